@@ -1,0 +1,1 @@
+"""The command line: parse, convert, call a workflow, print."""

@@ -1,0 +1,1 @@
+"""A digital thigh with exact truth."""

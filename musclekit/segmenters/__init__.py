@@ -1,0 +1,1 @@
+"""Segmenters: methods that turn an image into labels."""

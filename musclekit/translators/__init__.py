@@ -1,0 +1,1 @@
+"""Translators: methods that turn an image into another on the same grid."""

@@ -1,0 +1,17 @@
+"""Fixtures shared by every test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real scans beside the checkout; tests that need it skip, and say so, where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("real scans are not here (../shared/data)")
+    return SHARED_DATA
