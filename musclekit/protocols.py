@@ -54,6 +54,10 @@ class Translator(Protocol):
     """Turns an image of one domain into one of another, on the same grid."""
 
     @property
+    def contrasts(self) -> frozenset[Contrast]:
+        """The contrasts it accepts; others are refused with a ModalityError."""
+
+    @property
     def source(self) -> Domain | None:
         """The domain it takes; None when it takes any."""
 

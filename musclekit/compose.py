@@ -1,0 +1,148 @@
+"""Methods made of methods: any translator feeds any segmenter, any refiner follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Self
+
+from sklearn.base import BaseEstimator
+from sklearn.utils.metaestimators import available_if
+
+from musclekit.errors import ModalityError
+from musclekit.image import Case, Contrast, Image, LabelMap, ProbabilityMap
+from musclekit.labels import LabelSet
+from musclekit.protocols import ProbabilisticSegmenter, Refiner, Segmenter, Translator
+
+__all__ = ["Refined", "Translated"]
+
+
+def _segmenter_is_probabilistic(method: Translated) -> bool:
+    return isinstance(method.segmenter, ProbabilisticSegmenter)
+
+
+class Translated(BaseEstimator):
+    """Segment the translation of an image; the mask belongs to the image itself, unchanged.
+
+    Parameters
+    ----------
+    translator : Translator
+        Turns what is hard to segment into what is easy.
+    segmenter : Segmenter
+        Segments the translation.
+
+    Notes
+    -----
+    Gadermayr et al. (hard-to-easy translation), section 2: the mask found on the fake image is transferred to the
+    original without a change. Grey values (HU, fat fraction) are always measured on the original.
+    """
+
+    def __init__(self, *, translator: Translator, segmenter: Segmenter) -> None:
+        self.translator = translator
+        self.segmenter = segmenter
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The segmenter's."""
+        return self.segmenter.label_set
+
+    @property
+    def contrasts(self) -> frozenset[Contrast]:
+        """The contrasts that the translator takes and that lead to one the segmenter takes."""
+        taken = self.translator.contrasts
+        if self.translator.target is None:
+            return taken & self.segmenter.contrasts
+        return taken if self.translator.target.contrast in self.segmenter.contrasts else frozenset()
+
+    def translate(self, image: Image) -> Image:
+        """Return what the segmenter is given for an image.
+
+        Raises
+        ------
+        ModalityError
+            If the image does not belong to the domain that the translator starts from, or the segmenter cannot take
+            what the translator gives.
+        """
+        source = self.translator.source
+        if source is not None and not source.holds(image):
+            has = f"{image.contrast}{f' ({image.domain})' if image.domain else ''}"
+            wants = f"{source.contrast}{f' ({source.grade})' if source.grade else ''}"
+            raise ModalityError(f"the translator starts from {wants}; this image is {has}")
+        fake = self.translator.translate(image)
+        if fake.contrast not in self.segmenter.contrasts:
+            takes = ", ".join(sorted(self.segmenter.contrasts))
+            raise ModalityError(f"the translator gives {fake.contrast}; the segmenter takes {takes}")
+        return fake
+
+    def fit(self, cases: Sequence[Case]) -> Self:
+        """Fit the segmenter on cases of its own domain.
+
+        Cases of the translator's source are translated, those of its target are passed on as they are; references
+        are never touched.
+
+        Raises
+        ------
+        ModalityError
+            If a case belongs to neither.
+        """
+        source, target = self.translator.source, self.translator.target
+        prepared = []
+        for case in cases:
+            image = case.image
+            if source is None or source.holds(image):
+                fake = self.translate(image)
+                prepared.append(replace(case, images={fake.contrast: fake}))
+            elif target is not None and target.holds(image):
+                prepared.append(case)
+            else:
+                raise ModalityError(
+                    f"case '{case.id}' ({image.contrast}, domain {image.domain or 'unknown'}) is neither of the "
+                    "translator's source nor of its target"
+                )
+        self.segmenter.fit(prepared)
+        return self
+
+    def segment(self, image: Image) -> LabelMap:
+        """Segment the translation; the labels lie on the grid of the image given."""
+        labels = self.segmenter.segment(self.translate(image))
+        return replace(labels, grid=image.grid)
+
+    @available_if(_segmenter_is_probabilistic)
+    def probabilities(self, image: Image) -> ProbabilityMap:
+        """Probabilities of the translation, where the segmenter gives any."""
+        return replace(self.segmenter.probabilities(self.translate(image)), grid=image.grid)
+
+
+class Refined(BaseEstimator):
+    """Segment, then refine.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        Makes the labels.
+    refiner : Refiner
+        Improves them, looking at the image.
+    """
+
+    def __init__(self, *, segmenter: Segmenter, refiner: Refiner) -> None:
+        self.segmenter = segmenter
+        self.refiner = refiner
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The segmenter's."""
+        return self.segmenter.label_set
+
+    @property
+    def contrasts(self) -> frozenset[Contrast]:
+        """The segmenter's."""
+        return self.segmenter.contrasts
+
+    def fit(self, cases: Sequence[Case]) -> Self:
+        """Fit the segmenter."""
+        self.segmenter.fit(cases)
+        return self
+
+    def segment(self, image: Image) -> LabelMap:
+        """Return the refined labels."""
+        return self.refiner.refine(self.segmenter.segment(image), image)

@@ -1,0 +1,216 @@
+"""Names to methods: what there is, how it is built, and how a built method is described.
+
+A composition is nesting: plain data, as it stands in a TOML plan, ``{"name": "translated", "translator": {"name":
+"n4"}, "segmenter": {"name": "gmm"}}``. `describe` is the inverse of `build`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from musclekit.errors import ParameterError, unknown_name
+
+__all__ = ["Entry", "Kind", "build", "describe", "entry", "names", "parameters"]
+
+Kind = Literal["segmenter", "translator", "refiner"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered method.
+
+    Parameters
+    ----------
+    name : str
+        What it is called on the command line and in plans.
+    kind : {"segmenter", "translator", "refiner"}
+        What it does.
+    target : str
+        ``"module:Class"``; loaded when first built.
+    summary : str
+        One line for ``musclekit methods``.
+    needs : str
+        What it needs besides an image.
+    """
+
+    name: str
+    kind: Kind
+    target: str
+    summary: str
+    needs: str = "nothing"
+
+    def load(self) -> type[Any]:
+        """Import and return the class."""
+        module, _, attribute = self.target.partition(":")
+        loaded: type[Any] = getattr(importlib.import_module(module), attribute)
+        return loaded
+
+
+_BUILT_IN = (
+    Entry("tissue", "segmenter", "musclekit.segmenters.tissue:TissueSegmenter",
+          "muscle, cortical bone, marrow, subcutaneous and intermuscular fat; the default for CT and MR"),
+    Entry("levelset", "segmenter", "musclekit.segmenters.levelset:LevelSetSegmenter",
+          "muscle compartment (fascia lata) and bone by geodesic active contours"),
+    Entry("gmm", "segmenter", "musclekit.segmenters.mixture:MixtureSegmenter",
+          "three-component Gaussian mixture of grey values, as in Gadermayr et al."),
+    Entry("threshold", "segmenter", "musclekit.segmenters.threshold:ThresholdSegmenter",
+          "HU window (CT) or Otsu (MR): the baseline"),
+    Entry("translated", "segmenter", "musclekit.compose:Translated",
+          "a segmenter that works on a translation of the image", "a translator and a segmenter"),
+    Entry("refined", "segmenter", "musclekit.compose:Refined",
+          "a segmenter whose labels are refined", "a segmenter and a refiner"),
+    Entry("identity", "translator", "musclekit.translators.identity:Identity",
+          "the image as it is: the baseline of every translator"),
+    Entry("n4", "translator", "musclekit.translators.bias:N4",
+          "N4 bias field correction of MR"),
+    Entry("histogram-match", "translator", "musclekit.translators.histogram:HistogramMatch",
+          "the grey values of a template scan", "a template scan"),
+    Entry("largest-component", "refiner", "musclekit.refiners.components:LargestComponent",
+          "keeps the largest connected component of each label"),
+    Entry("fill-holes", "refiner", "musclekit.refiners.holes:FillHoles",
+          "fills the holes of each label, slice by slice, never across labels"),
+)  # fmt: skip
+
+
+@cache
+def _entries() -> dict[str, Entry]:
+    """Built-in methods and those of installed plug-ins (entry points ``musclekit.segmenters`` and so on)."""
+    found = {item.name: item for item in _BUILT_IN}
+    kinds: tuple[Kind, ...] = ("segmenter", "translator", "refiner")
+    for kind in kinds:
+        for point in entry_points(group=f"musclekit.{kind}s"):
+            if point.name in found:
+                raise ParameterError(
+                    f"the plug-in {point.value} registers '{point.name}', a name that {found[point.name].target} has"
+                )
+            found[point.name] = Entry(point.name, kind, point.value, f"plug-in {point.value}")
+    return found
+
+
+def names(kind: Kind | None = None) -> tuple[str, ...]:
+    """Names of the registered methods, all or of one kind."""
+    return tuple(item.name for item in _entries().values() if kind in (None, item.kind))
+
+
+def entry(name: str) -> Entry:
+    """Return what is registered under a name.
+
+    Raises
+    ------
+    UnknownNameError
+        If nothing is; the message lists the names there are.
+    """
+    if name not in _entries():
+        raise unknown_name("method", name, _entries())
+    return _entries()[name]
+
+
+def parameters(name: str) -> dict[str, Any]:
+    """Return the parameters of a method with their defaults (``inspect.Parameter.empty`` where there is none)."""
+    signature = inspect.signature(entry(name).load().__init__)
+    return {key: item.default for key, item in signature.parameters.items() if key != "self"}
+
+
+def build(name: str, **settings: Any) -> Any:
+    """Build a method from its name and parameters.
+
+    Parameters
+    ----------
+    name : str
+        One of `names`.
+    **settings
+        Parameters of the method. A mapping with a ``name`` is a method of its own and is built first; ``a__b`` sets
+        parameter ``b`` of the method that is parameter ``a``.
+
+    Returns
+    -------
+    object
+        A segmenter, translator or refiner, unfitted.
+
+    Raises
+    ------
+    UnknownNameError
+        If a name is not registered.
+    ParameterError
+        If a parameter does not exist, or one without a default is missing; the message lists the parameters.
+
+    Examples
+    --------
+    >>> build("threshold", low=-30.0).low
+    -30.0
+    """
+    known = parameters(name)
+    direct: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        head, _, tail = key.partition("__")
+        if head not in known:
+            raise ParameterError(f"method '{name}' has no parameter '{head}'; it has: {', '.join(known) or 'none'}")
+        if tail:
+            nested[key] = value
+        else:
+            direct[key] = _build_value(value)
+    missing = [key for key, default in known.items() if default is inspect.Parameter.empty and key not in direct]
+    if missing:
+        raise ParameterError(f"method '{name}' needs {', '.join(missing)}")
+    method = entry(name).load()(**direct)
+    for key, value in nested.items():
+        _set_nested(method, name, key, value)
+    return method
+
+
+def _build_value(value: Any) -> Any:
+    if isinstance(value, Mapping) and "name" in value:
+        return build(**value)
+    # TOML knows lists only, and a parameter is never changed in place.
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _set_nested(method: Any, path: str, key: str, value: Any) -> None:
+    head, _, tail = key.partition("__")
+    known = method.get_params(deep=False)
+    if head not in known:
+        raise ParameterError(f"'{path}' has no parameter '{head}'; it has: {', '.join(known) or 'none'}")
+    if not tail:
+        method.set_params(**{head: _build_value(value)})
+        return
+    if not hasattr(known[head], "get_params"):
+        raise ParameterError(f"parameter '{head}' of '{path}' is not a method: it has no '{tail}'")
+    _set_nested(known[head], f"{path}.{head}", tail, value)
+
+
+def describe(method: Any) -> dict[str, Any]:
+    """Return the plain data from which `build` makes the same method: ``build(**describe(method))``.
+
+    Raises
+    ------
+    ParameterError
+        If the method is not registered, or a parameter is not plain data (an image held in memory).
+    """
+    target = f"{type(method).__module__}:{type(method).__qualname__}"
+    found = [item.name for item in _entries().values() if item.target == target or item.load() is type(method)]
+    if not found:
+        raise ParameterError(f"{target} is not a registered method; registered: {', '.join(names())}")
+    described: dict[str, Any] = {"name": found[0]}
+    for key, value in method.get_params(deep=False).items():
+        described[key] = _plain(value, f"{found[0]}.{key}")
+    return described
+
+
+def _plain(value: Any, path: str) -> Any:
+    if hasattr(value, "get_params"):
+        return describe(value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, path) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ParameterError(f"parameter {path} ({type(value).__name__}) cannot be written down as plain data")
