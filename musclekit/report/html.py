@@ -1,0 +1,291 @@
+"""The report of a run: one HTML file that holds all it needs, to be opened anywhere and sent to a colleague.
+
+Pictures are inside it, nothing is fetched, no script runs. What stands in it comes from the caller, the date too: the
+same report is the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from musclekit.io import replacing
+from musclekit.report.columns import Column, known_columns
+from musclekit.report.figures import FAINT, GRID, INK, Figure
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from jinja2 import Environment
+
+__all__ = ["Failure", "Report", "ScanSection", "Table", "render_report", "write_report"]
+
+#: A longer table would make the page slow; the rest is in the CSV file and the page says so.
+MAX_ROWS = 400
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of results.
+
+    Parameters
+    ----------
+    title : str
+        What it holds.
+    frame : DataFrame
+        Columns known to `musclekit.report.columns` are shown with their headings and units, others under their own
+        name.
+    caption : str
+        How to read it.
+    """
+
+    title: str
+    frame: pd.DataFrame
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A scan that could not be done, and why: ``message`` says what to do about it."""
+
+    name: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ScanSection:
+    """What the report says of one scan.
+
+    Parameters
+    ----------
+    name : str
+        Of the scan.
+    picture_png : bytes, optional
+        QC montage.
+    structures, slices, asymmetry : DataFrame, optional
+        Tables of `musclekit.quantify.measure`. Columns the report does not know are left out.
+    warnings : sequence of str
+        What the reader of the numbers should know, and what to do about it.
+    details : mapping of str to str
+        Facts: size, spacing, contrast ...
+    figures : sequence of Figure
+        Distributions of this scan.
+    """
+
+    name: str
+    picture_png: bytes | None = None
+    structures: pd.DataFrame | None = None
+    slices: pd.DataFrame | None = None
+    asymmetry: pd.DataFrame | None = None
+    warnings: Sequence[str] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
+    figures: Sequence[Figure] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a report says.
+
+    Parameters
+    ----------
+    title, subtitle : str
+        What was done, and to what.
+    date : str
+        As it shall be printed. It is given, never taken from the clock.
+    scans : sequence of ScanSection
+        Those that were done.
+    failures : sequence of Failure
+        Those that were not.
+    tables, figures : sequence
+        Of the whole run; they come before the scans.
+    warnings : sequence of str
+        Of the whole run.
+    parameters : mapping
+        Everything needed to run it again, versions included: plain data, nested as it is.
+    """
+
+    title: str
+    subtitle: str = ""
+    date: str = ""
+    scans: Sequence[ScanSection] = ()
+    failures: Sequence[Failure] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    warnings: Sequence[str] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def render_report(report: Report) -> str:
+    """Return the report as one HTML document.
+
+    Parameters
+    ----------
+    report : Report
+        What it says. Every text is escaped.
+
+    Returns
+    -------
+    str
+        The document; the same text for the same report.
+    """
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            scans=[_scan_view(scan, number) for number, scan in enumerate(report.scans, start=1)],
+            tables=[_table_view(table.frame, table.title, table.caption, strict=False) for table in report.tables],
+            glossary=_glossary(report),
+            parameters=_flatten(report.parameters),
+            warning_count=len(report.warnings) + sum(len(scan.warnings) for scan in report.scans),
+        )
+    )
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write the report, whole or not at all.
+
+    Parameters
+    ----------
+    report : Report
+        What it says.
+    path : Path
+        ``report.html``.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    text = render_report(report)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Cell:
+    text: str
+    chip: str = ""
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class _TableView:
+    title: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[_Cell]]
+    left_out: int
+
+
+def _scan_view(scan: ScanSection, number: int) -> dict[str, Any]:
+    views = {
+        "structures": (scan.structures, "Measures", ""),
+        "asymmetry": (scan.asymmetry, "Left and right", "Asymmetry is 2 (left - right) / (left + right)."),
+        "slices": (scan.slices, "Slice by slice", ""),
+    }
+    shown = {
+        key: _table_view(frame, title, caption, strict=True)
+        for key, (frame, title, caption) in views.items()
+        if frame is not None and len(frame)
+    }
+    return {"scan": scan, "anchor": f"scan-{number}", "number": number} | shown
+
+
+def _table_view(frame: pd.DataFrame, title: str, caption: str, *, strict: bool) -> _TableView:
+    columns = _shown(frame, others=not strict)
+    rows = [
+        [_cell(column, value) for column, value in zip(columns, values, strict=True)]
+        for values in frame.head(MAX_ROWS)[[c.name for c in columns]].itertuples(index=False, name=None)
+    ]
+    return _TableView(title, caption, columns, rows, max(0, len(frame) - MAX_ROWS))
+
+
+def _shown(frame: pd.DataFrame, *, others: bool = False) -> list[Column]:
+    """Columns of a table that have something to say: without Hounsfield units for an MR scan, say."""
+    columns = known_columns(frame, others=others)
+    return [column for column in columns if frame[column.name].notna().any()]
+
+
+def _cell(column: Column, value: Any) -> _Cell:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return _Cell("–", numeric=column.kind == "number")
+    if column.kind == "number":
+        return _Cell(column.format(float(value)), numeric=True)
+    text = str(value)
+    if column.kind == "status":
+        return _Cell(text.replace("_", " "), chip="ok" if text in ("ok", "done", "complete") else "attention")
+    return _Cell(text)
+
+
+def _glossary(report: Report) -> list[tuple[str, str]]:
+    """Heading and meaning of every column that some table shows."""
+    frames = [table.frame for table in report.tables]
+    frames += [
+        frame for scan in report.scans for frame in (scan.structures, scan.slices, scan.asymmetry) if frame is not None
+    ]
+    return list(dict.fromkeys((c.heading, c.meaning) for frame in frames for c in _shown(frame) if c.meaning))
+
+
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested plain data as (dotted name, text)."""
+    rows: list[tuple[str, str]] = []
+    for key, value in data.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            rows += _flatten(value, f"{name}.")
+        else:
+            rows.append((name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)))
+    return rows
+
+
+def _png_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _png_size(png: bytes) -> tuple[int, int]:
+    """Width and height from the header, so that the page does not jump as it loads."""
+    return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+
+
+_THEME = (
+    "<style>svg{--ink:#1d2329;--faint:#5b6570;--grid:#d5dae0}"
+    "@media (prefers-color-scheme:dark){svg{--ink:#e6e9ec;--faint:#a3acb6;--grid:#3a424b}}"
+    "@media print{svg{--ink:#1d2329;--faint:#5b6570;--grid:#d5dae0}}</style>"
+)
+
+
+def _svg_uri(svg: str) -> str:
+    """Encode a drawing, its lettering following the colour scheme of the page.
+
+    It is shown as a picture, not set into the page: its identifiers stay its own, and it gets an alternative text.
+    """
+    for color, name in ((INK, "ink"), (FAINT, "faint"), (GRID, "grid")):
+        svg = svg.replace(color, f"var(--{name})")
+    svg = re.sub(r"(<svg[^>]*>)", lambda tag: tag.group(1) + _THEME, svg, count=1)
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode("utf-8")).decode("ascii")
+
+
+def _svg_width(svg: str) -> int:
+    """Width in CSS pixels."""
+    found = re.search(r'<svg[^>]*\bwidth="([\d.]+)pt"', svg)
+    return round(float(found.group(1)) * 96 / 72) if found else 640
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("musclekit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"png_uri": _png_uri, "png_size": _png_size, "svg_uri": _svg_uri, "svg_width": _svg_width}
+    return environment
