@@ -1,0 +1,440 @@
+"""Tissues of a CT of the thigh: bone, the compartment inside the fascia lata, and the fat on both sides of it.
+
+The border of the compartment is where a disk, rolled from the skin through the fat, is stopped by muscle: it bridges
+the seams between muscles and leaves the fat in them inside. Bone is what is dense, uneven and hollow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from musclekit.checks import AIR_HU
+from musclekit.image import Image
+from musclekit.labels import label_set
+
+__all__ = ["BONE_HU", "FAT_HU", "METAL_HU", "bone_mask", "compartment_mask", "ct_tissues"]
+
+Mask = NDArray[np.bool_]
+Voxels = NDArray[np.float32]
+Spacing = tuple[float, float, float]
+
+#: Fat lies below, muscle above: the upper end of the field's window of fat, half way between the two tissues.
+FAT_HU = -30.0
+
+#: Bone holds voxels above the first; its rim and its spongy part are followed down to the second.
+BONE_HU = 300.0
+BONE_EDGE_HU = 250.0
+
+#: Denser than any bone: an implant.
+METAL_HU = 2200.0
+
+#: Contrast medium fills a vessel or a bowel evenly: (p90 - p50) / p50 of its voxels is smaller, and p90 is no cortex's.
+EVENNESS = 0.15
+CORTEX_HU = 700.0
+
+#: To fill bone, gaps of its cortex up to twice this are closed; holes up to this area are filled; and a bone that the
+#: edge of the picture cuts is closed along that edge over this length.
+BONE_GAP_MM = 4.0
+BONE_HOLE_MM2 = 4000.0
+BONE_CUT_MM = 45.0
+
+#: Less than this is a calcification or noise.
+LEAST_BONE_ML = 0.3
+LEAST_BONE_MM2 = 30.0
+
+#: Muscle thinner than twice the first is a septum; a piece without a disk of the second a vessel or a fold of skin.
+SEPTUM_MM = 2.0
+LEAST_MUSCLE_RADIUS_MM = 3.5
+
+#: Muscle does not reach closer to the skin's surface.
+SKIN_AND_FASCIA_MM = 3.0
+
+#: Share of fat inside the disk's border from which a plane counts as infiltrated.
+INFILTRATED_SHARE = 0.3
+
+#: Gas in less than this is noise.
+LEAST_GAS_MM2 = 20.0
+
+#: Planes are worked on at their own resolution within the first two, else at the third.
+FINEST_MM, COARSEST_MM, WORKING_MM = 0.5, 1.25, 1.0
+
+
+def ct_tissues(
+    image: Image,
+    body: Mask,
+    legs: NDArray[np.integer[Any]],
+    *,
+    fat_hu: float = FAT_HU,
+    bone_hu: float = BONE_HU,
+    metal_hu: float = METAL_HU,
+    ball_mm: float = 4.0,
+    pocket_mm: float = 5.0,
+    skin_mm: float = 2.0,
+) -> NDArray[np.uint8]:
+    """Label muscle, cortical bone, marrow, subcutaneous and intermuscular fat in a CT of the thighs.
+
+    Parameters
+    ----------
+    image : Image
+        CT in HU.
+    body : ndarray of bool, shape (Z, Y, X)
+        The patient, skin included, without table and pads.
+    legs : ndarray of int, shape (Z, Y, X)
+        0 outside the legs, one number a leg. Where two legs touch, skin lies between them.
+    fat_hu : float
+        Fat lies below, muscle above.
+    bone_hu : float
+        Bone holds voxels above; `BONE_EDGE_HU` is scaled with it.
+    metal_hu : float
+        Voxels above are an implant and stay without a label.
+    ball_mm : float
+        Radius of the disk that rolls through the subcutaneous fat: seams narrower than twice this are bridged.
+    pocket_mm : float
+        Fat inside, wide enough for a disk of this radius, lies between the compartments of the thigh (popliteal
+        fossa, femoral triangle) and not between muscles, unless the plane is rich in fat. 0 to keep it all.
+    skin_mm : float
+        Thickness of the skin, which stays without a label.
+
+    Returns
+    -------
+    ndarray of uint8, shape (Z, Y, X)
+        Ids of the set ``tissue``. The compartment is muscle and intermuscular fat together; but for gas and metal it
+        is not clipped by HU: vessels, calcifications and tumours inside it are muscle, or fat where they are as dark.
+        Subcutaneous fat is all that lies between the skin and the compartment, deep pockets of fat included.
+
+    Notes
+    -----
+    After the mid-thigh CT pipeline of Makrogiannis et al. (thresholds of body and tissues, median filter, marrow by
+    filling, skin by erosion). Where that separates the subcutaneous fat by K-means and a geodesic active contour, a
+    rolling disk does it here: on noisy, tumour-bearing, partly seen legs the contour leaks at the edge of the picture
+    and cuts the thin muscles off (`musclekit.segmenters.levelset` has the contour). Classes are cut at fixed HU, as
+    means found from a healthy leg, which holds next to no intermuscular fat, split its muscle in two.
+    """
+    labels = np.zeros(image.grid.shape, dtype=np.uint8)
+    if not body.any():
+        return labels
+    box = _plane_box(body)
+    hu, inside, leg = image.voxels[box], body[box], legs[box]
+    working = _Working.of(hu.shape, image.grid.spacing)
+    spacing = working.spacing
+    fine_hu, fine_inside = working.finer(hu), working.finer_mask(inside)
+    bone = bone_mask(fine_hu, fine_inside, spacing, bone_hu=bone_hu, metal_hu=metal_hu)
+    compartment = compartment_mask(
+        fine_hu,
+        fine_inside,
+        bone,
+        spacing,
+        seam=working.finer_mask(_seam(leg)),
+        fat_hu=fat_hu,
+        ball_mm=ball_mm,
+        pocket_mm=pocket_mm,
+    )
+    depth = np.stack([_depth(plane) for plane in fine_inside]) * spacing[1]
+    solid, compartment = working.back(bone) & inside, working.back(compartment) & inside
+    compartment &= ~solid
+    ids = {label.name: label.id for label in label_set("tissue")}
+    found = labels[box]
+    found[working.back(depth > skin_mm) & inside] = ids["subcutaneous fat"]
+    found[compartment] = ids["muscle"]
+    found[compartment & (_median(hu, 3) < fat_hu)] = ids["intermuscular fat"]
+    found[solid] = ids["cortical bone"]
+    found[solid & (hu < bone_hu) & _inner(solid)] = ids["marrow"]
+    found[_gas(hu, image.grid.spacing) | (hu > metal_hu)] = 0
+    return labels
+
+
+def bone_mask(
+    hu: Voxels, body: Mask, spacing: Spacing, *, bone_hu: float = BONE_HU, metal_hu: float = METAL_HU
+) -> Mask:
+    """Find bone with its marrow.
+
+    Parameters
+    ----------
+    hu : ndarray of float32, shape (Z, Y, X)
+        CT in HU; square pixels.
+    body : ndarray of bool, shape (Z, Y, X)
+        Where to look.
+    spacing : tuple of float
+        Millimetres along (z, y, x).
+    bone_hu : float
+        Bone holds voxels above.
+    metal_hu : float
+        Voxels above are an implant, not bone.
+
+    Returns
+    -------
+    ndarray of bool, shape (Z, Y, X)
+        Dense voxels and what they enclose in their plane. Evenly dense pieces (contrast medium) and small ones
+        (calcifications) are left out.
+    """
+    dense = (hu > bone_hu * BONE_EDGE_HU / BONE_HU) & (hu < metal_hu) & body
+    found: Mask = np.zeros_like(body)
+    if not dense.any():
+        return found
+    pieces, _ = ndimage.label(dense, np.ones((3, 3, 3), dtype=bool))
+    dense = _is_bone(pieces, hu, spacing, bone_hu)[pieces]
+    pixel = spacing[1]
+    for z in np.flatnonzero(dense.any(axis=(1, 2))):
+        plane = _filled(dense[z], pixel) & body[z] & (hu[z] < metal_hu)
+        found[z] = _pieces_with(plane, hu[z] > bone_hu, LEAST_BONE_MM2 / pixel**2)
+    return found
+
+
+def _is_bone(pieces: NDArray[np.integer[Any]], hu: Voxels, spacing: Spacing, bone_hu: float) -> Mask:
+    """Whether each piece (by its number, 0 the background) is bone."""
+    where = np.flatnonzero(pieces)
+    numbers, values = pieces.ravel()[where], hu.ravel()[where]
+    order = np.argsort(numbers, kind="stable")
+    numbers, values = numbers[order], values[order]
+    n = int(numbers[-1])
+    ends = np.searchsorted(numbers, np.arange(1, n + 2))
+    least = LEAST_BONE_ML * 1000 / float(np.prod(spacing))
+    cut = np.zeros(n + 1, dtype=bool)
+    cut[np.unique(pieces[0])] = cut[np.unique(pieces[-1])] = True
+    bone = np.zeros(n + 1, dtype=bool)
+    for i in range(1, n + 1):
+        piece = values[ends[i - 1] : ends[i]]
+        # A bone that leaves through the first or the last plane may show little of itself.
+        if piece.max() > bone_hu and (len(piece) >= least or cut[i]):
+            middle, high = np.percentile(piece, [50, 90])
+            bone[i] = high > CORTEX_HU or high - middle > EVENNESS * middle
+    return bone
+
+
+def _filled(dense: Mask, pixel: float) -> Mask:
+    """Bone of one plane with what it encloses."""
+    gap = BONE_GAP_MM / pixel
+    pad = int(np.ceil(gap)) + 2
+    height, width = dense.shape
+    inner = (slice(pad, pad + height), slice(pad, pad + width))
+    wall = _pad(dense, pad)
+    # Beyond the picture a cut bone is taken to close at once.
+    length = int(BONE_CUT_MM / pixel)
+    for line in (
+        (pad - 1, inner[1]),
+        (pad + height, inner[1]),
+        (inner[0], pad - 1),
+        (inner[0], pad + width),
+    ):
+        wall[line] = _closed_line(wall[line], length)
+    closed = cv2.morphologyEx(wall, cv2.MORPH_CLOSE, _disk(gap))
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(1 - closed, connectivity=4)
+    hole = stats[:, cv2.CC_STAT_AREA] * pixel**2 <= BONE_HOLE_MM2
+    hole[0] = False
+    hole[np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))] = False
+    # The closing shrinks a hole by what it adds at the hole's rim; it must not fill the hollows of the outline.
+    outside = (closed == 0) & ~hole[parts]
+    reach = _distance(~outside) if outside.any() else np.full(outside.shape, np.inf)
+    filled = (wall > 0) | hole[parts] | ((closed > 0) & (reach > gap + 1))
+    return cast(Mask, filled[inner])
+
+
+def _closed_line(line: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:
+    padded = np.pad(line, length).reshape(1, -1)
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((1, length), dtype=np.uint8))
+    return cast(NDArray[np.uint8], closed[0, length:-length])
+
+
+def compartment_mask(
+    hu: Voxels,
+    body: Mask,
+    bone: Mask,
+    spacing: Spacing,
+    *,
+    seam: Mask | None = None,
+    fat_hu: float = FAT_HU,
+    ball_mm: float = 4.0,
+    pocket_mm: float = 5.0,
+) -> Mask:
+    """Find what lies inside the fascia lata, bone left out.
+
+    Parameters
+    ----------
+    hu : ndarray of float32, shape (Z, Y, X)
+        CT in HU; square pixels.
+    body, bone : ndarray of bool, shape (Z, Y, X)
+        The patient, and the bones with their marrow.
+    spacing : tuple of float
+        Millimetres along (z, y, x).
+    seam : ndarray of bool, shape (Z, Y, X), optional
+        Where the skins of two legs touch.
+    fat_hu, ball_mm, pocket_mm : float
+        See `ct_tissues`.
+
+    Returns
+    -------
+    ndarray of bool, shape (Z, Y, X)
+        Muscles and what fills the seams between them.
+    """
+    found: Mask = np.zeros_like(body)
+    smooth = _median(hu, 5)
+    for z in np.flatnonzero(body.any(axis=(1, 2))):
+        fat = smooth[z] < fat_hu
+        plane = _compartment_plane(
+            fat, body[z], bone[z], np.zeros_like(fat) if seam is None else seam[z], spacing[1], ball_mm
+        )
+        if pocket_mm > 0:
+            plane &= ~_pockets(plane & fat, plane, spacing[1], pocket_mm)
+        found[z] = plane
+    return found
+
+
+def _compartment_plane(fat: Mask, body: Mask, bone: Mask, seam: Mask, pixel: float, ball_mm: float) -> Mask:
+    """Roll the disk through the fat of one plane; where the picture cuts the leg, the leg is taken to go on."""
+    radius = ball_mm / pixel
+    pad = int(np.ceil(radius)) + 2
+    inner = (slice(pad, -pad), slice(pad, -pad))
+    inside, bones = _pad(body, pad) > 0, _pad(bone, pad) > 0
+    skin = _depth(inside) * pixel <= SKIN_AND_FASCIA_MM
+    between = _pad(seam, pad) > 0
+    muscle = (_pad(~fat, pad) > 0) & inside & ~skin & ~bones
+    if between.any():
+        muscle &= _distance(~between) * pixel > SKIN_AND_FASCIA_MM
+    solid = _thick(muscle, SEPTUM_MM / pixel) | bones
+    if not solid.any():
+        return np.zeros_like(body)
+    centres = _distance(~solid) > radius
+    parts = cv2.connectedComponents(centres.view(np.uint8), connectivity=8)[1]
+    open_parts = np.zeros(parts.max() + 1, dtype=bool)
+    open_parts[np.unique(parts[~inside | between])] = True
+    open_parts[0] = False
+    rolled = open_parts[parts]
+    outside = _distance(~rolled) <= radius if rolled.any() else rolled
+    left = (inside & ~outside & ~skin & ~bones)[inner]
+    thick = _distance(muscle)[inner] * pixel >= LEAST_MUSCLE_RADIUS_MM
+    return _pieces_with(left, thick, 0)
+
+
+def _pockets(fat: Mask, compartment: Mask, pixel: float, pocket_mm: float) -> Mask:
+    """Wide pure fat inside a compartment that is mostly lean."""
+    if np.count_nonzero(fat) > INFILTRATED_SHARE * np.count_nonzero(compartment):
+        return np.zeros_like(fat)
+    radius = pocket_mm / pixel
+    wide = cv2.morphologyEx(fat.view(np.uint8), cv2.MORPH_OPEN, _disk(radius))
+    # Half a radius on, so that the corners a disk does not reach go with it.
+    return (cv2.dilate(wide, _disk(radius / 2)) > 0) & fat
+
+
+@dataclass(frozen=True)
+class _Working:
+    """Planes with square pixels of about a millimetre, and the way to them and back."""
+
+    native: tuple[int, int]
+    shape: tuple[int, int]
+    spacing: Spacing
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], spacing: Spacing) -> _Working:
+        dz, dy, dx = spacing
+        rows, columns = shape[1], shape[2]
+        if FINEST_MM <= dy <= COARSEST_MM and abs(dy - dx) < 0.02 * dy:
+            return cls((rows, columns), (rows, columns), spacing)
+        square = (max(1, round(rows * dy / WORKING_MM)), max(1, round(columns * dx / WORKING_MM)))
+        return cls((rows, columns), square, (dz, WORKING_MM, WORKING_MM))
+
+    def finer(self, planes: Voxels) -> Voxels:
+        return self._resized(planes, self.shape)
+
+    def finer_mask(self, planes: Mask) -> Mask:
+        if self.native == self.shape:
+            return planes
+        return self._resized(planes.astype(np.float32), self.shape) >= 0.5
+
+    def back(self, planes: Mask) -> Mask:
+        if self.native == self.shape:
+            return planes
+        return self._resized(planes.astype(np.float32), self.native) >= 0.5
+
+    def _resized(self, planes: Voxels, shape: tuple[int, int]) -> Voxels:
+        if planes.shape[1:] == shape:
+            return planes
+        # Averaging where pixels grow, interpolation where they shrink: OpenCV falls back to the latter by itself.
+        way = cv2.INTER_AREA if shape[0] * shape[1] < planes.shape[1] * planes.shape[2] else cv2.INTER_LINEAR
+        return np.stack([cv2.resize(plane, (shape[1], shape[0]), interpolation=way) for plane in planes])
+
+
+def _plane_box(mask: Mask) -> tuple[slice, slice, slice]:
+    """All planes, and the rows and columns that hold something, with a pixel around where there is one."""
+    rows, columns = np.flatnonzero(mask.any(axis=(0, 2))), np.flatnonzero(mask.any(axis=(0, 1)))
+    return (
+        slice(None),
+        slice(max(int(rows[0]) - 1, 0), int(rows[-1]) + 2),
+        slice(max(int(columns[0]) - 1, 0), int(columns[-1]) + 2),
+    )
+
+
+def _seam(legs: NDArray[np.integer[Any]]) -> Mask:
+    """Pixels of one leg that touch another in their plane."""
+    seam: Mask = np.zeros(legs.shape, dtype=bool)
+    for axis in (1, 2):
+        one = np.moveaxis(legs, axis, 0)
+        touch = (one[1:] != one[:-1]) & (one[1:] != 0) & (one[:-1] != 0)
+        line = np.moveaxis(seam, axis, 0)
+        line[1:] |= touch
+        line[:-1] |= touch
+    return seam
+
+
+def _median(hu: Voxels, size: int) -> Voxels:
+    return np.stack([cv2.medianBlur(plane, size) for plane in hu])
+
+
+def _pad(mask: Mask, width: int) -> NDArray[np.uint8]:
+    padded = cv2.copyMakeBorder(mask.view(np.uint8), width, width, width, width, cv2.BORDER_REPLICATE)
+    return cast(NDArray[np.uint8], padded)
+
+
+def _disk(radius: float) -> NDArray[np.uint8]:
+    """Pixels whose centre lies within `radius` of the middle one."""
+    n = int(radius)
+    y, x = np.mgrid[-n : n + 1, -n : n + 1]
+    disk: NDArray[np.uint8] = (y * y + x * x <= radius * radius).astype(np.uint8)
+    return disk
+
+
+def _distance(mask: Mask) -> NDArray[np.float32]:
+    """Distance in pixels of what is set from what is not."""
+    distance = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return cast(NDArray[np.float32], distance)
+
+
+def _depth(body: Mask) -> NDArray[np.float32]:
+    """Distance in pixels from the skin; the edge of the picture is none."""
+    if body.all():
+        return np.full(body.shape, np.inf, dtype=np.float32)
+    return _distance(_pad(body, 1) > 0)[1:-1, 1:-1]
+
+
+def _thick(mask: Mask, radius: float) -> Mask:
+    """Leave what a disk of that radius covers, and what lies within a radius of it."""
+    opened = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, _disk(radius))
+    return (cv2.dilate(opened, _disk(radius)) > 0) & mask
+
+
+def _pieces_with(mask: Mask, core: Mask, least: float) -> Mask:
+    """Pieces of a plane that hold some of a core and have at least that many pixels."""
+    n, parts, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    keep = np.zeros(n, dtype=bool)
+    keep[np.unique(parts[core & mask])] = True
+    keep &= stats[:, cv2.CC_STAT_AREA] >= least
+    keep[0] = False
+    return cast(Mask, keep[parts])
+
+
+def _inner(bone: Mask) -> Mask:
+    """Bone but for the outermost pixels of each plane, which are cortex seen in part."""
+    return np.stack([_depth(plane) > 1 if plane.any() else plane for plane in bone])
+
+
+def _gas(hu: Voxels, spacing: Spacing) -> Mask:
+    """Air in the bowel or in a wound."""
+    gas: Mask = hu < AIR_HU
+    for z in np.flatnonzero(gas.any(axis=(1, 2))):
+        gas[z] = _pieces_with(gas[z], gas[z], LEAST_GAS_MM2 / (spacing[1] * spacing[2]))
+    return gas
