@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from musclekit.report.figures import Figure, csa_profile, fat_fraction_bars, hu_histogram, score_strips
+from musclekit.report.figures import Figure, csa_profile, fat_fraction_bars, hu_histogram, scan_figures, score_strips
 from musclekit.report.html import Failure, Report, ScanSection, Table, render_report, write_report
 from musclekit.report.montage import Panel, choose_slices, draw_slices, grey_window, montage
 
@@ -21,6 +21,7 @@ __all__ = [
     "hu_histogram",
     "montage",
     "render_report",
+    "scan_figures",
     "score_strips",
     "write_report",
 ]

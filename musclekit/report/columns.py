@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,10 +43,12 @@ class Column:
 
     def format(self, value: float) -> str:
         """Return the value as it is shown; thousands apart, a true minus sign."""
-        text = f"{value * self.factor:,.{self.digits}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+        shown = round(value * self.factor, self.digits) + 0.0  # adding zero turns -0.0 into 0.0
+        text = f"{shown:,.{self.digits}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
         return text.replace("-", "\N{MINUS SIGN}")
 
 
+#: The columns of `musclekit.quantify.Measures` and of a score table that a report shows, in this order.
 COLUMNS = (
     Column("case_id", "Case", kind="key"),
     Column("method", "Method", kind="key"),
@@ -54,10 +56,81 @@ COLUMNS = (
     Column("structure", "Structure", kind="key"),
     Column("side", "Side", kind="key"),
     Column("slice", "Slice", kind="key"),
-    Column("level_mm", "Level", "mm", 0),
-    Column("volume_ml", "Volume", "mL"),
-    Column("csa_mm2", "CSA", "cm²", 1, 0.01),
-    Column("status", "Coverage", kind="status"),
+    Column("level_mm", "Level", "mm", 0, meaning="Height of the slice in the world of the scanner, towards the head."),
+    Column(
+        "status",
+        "Status",
+        kind="status",
+        meaning="ok; cut: touches the border of the field of view or stands in the first or last slice, so its size is "
+        "a lower bound; absent: no voxel, so there is no number, rather than a zero.",
+    ),
+    Column(
+        "volume_ml", "Volume", "mL", meaning="Voxels times their volume, in the part of the thigh that was scanned."
+    ),
+    Column(
+        "csa_mm2",
+        "CSA",
+        "cm²",
+        2,
+        0.01,
+        meaning="Cross-sectional area in one slice.",
+    ),
+    Column("csa_mean_mm2", "CSA mean", "cm²", 2, 0.01, meaning="Mean of the areas over the slices that show it."),
+    Column("csa_max_mm2", "CSA max", "cm²", 2, 0.01, meaning="The largest area of all slices."),
+    Column(
+        "csa_corrected_mm2",
+        "CSA corr.",
+        "cm²",
+        2,
+        0.01,
+        meaning="Area across the femur: the area in the slice times the cosine of the angle between them.",
+    ),
+    Column(
+        "csa_max_corrected_mm2",
+        "CSA max corr.",
+        "cm²",
+        2,
+        0.01,
+        meaning="The largest area across the femur: the area times the cosine of its angle to the slices.",
+    ),
+    Column("hu_mean", "HU mean", "HU", 1, meaning="Mean of the Hounsfield units of its voxels."),
+    Column("hu_sd", "HU sd", "HU", 1, meaning="Standard deviation of the Hounsfield units of its voxels."),
+    Column("hu_median", "HU median", "HU", 1, meaning="Median of the Hounsfield units of its voxels."),
+    Column("hu_fat_fraction", "Fat", "% of voxels", 1, 100, meaning="Voxels of -190 to -30 HU."),
+    Column("hu_low_fraction", "Low", "% of voxels", 1, 100, meaning="Voxels of low attenuation, -29 to 29 HU."),
+    Column("hu_normal_fraction", "Normal", "% of voxels", 1, 100, meaning="Voxels of normal muscle, 30 to 150 HU."),
+    Column(
+        "fat_fraction_voxel_mean",
+        "FF voxel mean",
+        "%",
+        1,
+        100,
+        meaning="Fat fraction: mean of F / (F + W) over the voxels, F and W the Dixon fat and water signals.",
+    ),
+    Column(
+        "fat_fraction_of_sums",
+        "FF of sums",
+        "%",
+        1,
+        100,
+        meaning="Fat fraction: sum of F over sum of F + W. In uneven muscle it differs from the voxel mean, by up to five "
+        "points: state which of the two is used.",
+    ),
+    Column(
+        "fat_fraction_of_mask",
+        "FF of mask",
+        "%",
+        1,
+        100,
+        meaning="Fat fraction: intermuscular fat over the compartment inside the fascia, both from the label map.",
+    ),
+    Column(
+        "index_percent",
+        "Asymmetry",
+        "%",
+        1,
+        meaning="100 (R - L) / ((R + L) / 2), of each quantity: positive where the right side has more.",
+    ),
 )
 
 
@@ -80,10 +153,12 @@ def known_columns(frame: pd.DataFrame, *, others: bool = False) -> list[Column]:
         return known
     names = {column.name for column in known}
     rest = [str(name) for name in frame.columns if name not in names]
-    numeric = {name for name in rest if frame[name].dtype.kind in "iuf"}
-    return known + [
-        Column(name, name.replace("_", " "), digits=0 if frame[name].dtype.kind in "iu" else 3)
-        if name in numeric
-        else Column(name, name.replace("_", " "), kind="text")
-        for name in rest
-    ]
+    return known + [_guessed(frame[name], name) for name in rest]
+
+
+def _guessed(values: pd.Series[Any], name: str) -> Column:
+    heading = name.replace("_", " ")
+    if values.dtype.kind not in "iuf":
+        return Column(name, heading, kind="text")
+    finite = values.dropna()
+    return Column(name, heading, digits=0 if (finite == finite.round()).all() else 3)

@@ -7,6 +7,7 @@ same bytes for the same data; in a report they take on light or dark as the page
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,25 +18,38 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from musclekit.errors import SchemaError
+from musclekit.image import Contrast, Image, LabelMap
+from musclekit.quantify import HU_CLASSES, Measures
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-__all__ = ["FAINT", "GRID", "INK", "Figure", "csa_profile", "fat_fraction_bars", "hu_histogram", "score_strips"]
+__all__ = [
+    "FAINT",
+    "GRID",
+    "INK",
+    "Figure",
+    "csa_profile",
+    "fat_fraction_bars",
+    "hu_histogram",
+    "readable",
+    "scan_figures",
+    "score_strips",
+]
 
 #: Colours of lettering and lines. They occur in nothing else, so that a dark page can exchange them.
 INK = "#1d2329"
 FAINT = "#5b6570"
 GRID = "#d5dae0"
 
-#: Fat, low-attenuation muscle and normal muscle, in HU; the bounds are those of the measures.
-HU_CLASSES = (
-    (-190, -30, "fat", "#d9a21b"),
-    (-30, 30, "low attenuation", "#d98880"),
-    (30, 150, "normal", "#b03a2e"),
-)
+#: Width of a figure that fits twice on a desktop page and once, at its size, on a phone held upright.
+WIDTH_IN = 5.0
+#: Weights of red, green and blue in the lightness of a colour, and the range that lines keep to.
+LUMINANCE = np.array([0.30, 0.59, 0.11])
+LEAST_LIGHT, MOST_LIGHT = 0.30, 0.68
+CLASS_COLORS = {"fat": "#d9a21b", "low": "#d98880", "normal": "#b03a2e"}
 #: Mean of the voxels' ratios, and ratio of the sums, in the table of structures.
 FAT_FRACTION_COLUMNS = ("fat_fraction_voxel_mean", "fat_fraction_of_sums")
 SIDE_COLORS = {"right": "#2a78b5", "left": "#d1662a", "": "#5f7f6b"}
@@ -113,6 +127,18 @@ def _svg(canvas: Canvas) -> str:
     return text
 
 
+def _legend_in(count: int, columns: int) -> float:
+    """Height in inches of a legend of so many names."""
+    return 0.2 * math.ceil(count / columns) + 0.1
+
+
+def _legend_below(canvas: Canvas, ax: Axes, count: int, columns: int) -> None:
+    """Set the names under the axes, over the whole width, and the axes above them."""
+    handles, labels = ax.get_legend_handles_labels()
+    canvas.legend(handles, labels, loc="lower left", ncols=columns, bbox_to_anchor=(0.01, 0), columnspacing=1.6)
+    canvas.tight_layout(rect=(0, _legend_in(count, columns) / canvas.get_size_inches()[1], 1, 1))
+
+
 def _need(table: pd.DataFrame, columns: Sequence[str], what: str) -> None:
     missing = [name for name in columns if name not in table.columns]
     if missing:
@@ -128,16 +154,27 @@ def _side_title(side: str) -> str:
     return {"": "both sides", "unknown": "side unknown"}.get(side, side)
 
 
+def readable(color: str) -> str:
+    """Return the colour, made darker or lighter until a line of it can be seen on white and on black."""
+    rgb = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    light = float(rgb @ LUMINANCE)
+    if light > MOST_LIGHT:
+        rgb = rgb * (MOST_LIGHT / light)
+    elif light < LEAST_LIGHT:
+        rgb = 1 - (1 - rgb) * ((1 - LEAST_LIGHT) / (1 - light))
+    return "#" + "".join(f"{round(255 * part):02x}" for part in rgb)
+
+
 def csa_profile(slices: pd.DataFrame, colors: Mapping[str, str]) -> Figure:
     """Draw the cross-sectional area of every structure along the thigh, one panel a side.
 
     Parameters
     ----------
     slices : DataFrame
-        One row a structure, side and slice: columns ``structure``, ``side``, ``level_mm``, ``csa_mm2``. A slice whose
-        area is not known (NaN) is a gap in the line.
+        One row a structure, side and slice: columns ``structure``, ``side``, ``level_mm``, ``csa_mm2`` and
+        ``status``. A slice whose area is not known (NaN) is a gap in the line.
     colors : mapping of str to str
-        Structure to ``#rrggbb``, in the order of the legend.
+        Structure to ``#rrggbb``, in the order of the legend. Structures that are not in it are not drawn.
 
     Returns
     -------
@@ -150,33 +187,31 @@ def csa_profile(slices: pd.DataFrame, colors: Mapping[str, str]) -> Figure:
     """
     from matplotlib.figure import Figure as Canvas
 
-    _need(slices, ("structure", "side", "level_mm", "csa_mm2"), "the area along the thigh")
-    sides = _sides(slices)
-    names = [name for name in colors if (slices["structure"] == name).any()]
-    legend_rows = -(-len(names) // 3)
+    _need(slices, ("structure", "side", "level_mm", "csa_mm2", "status"), "the area along the thigh")
+    shown = slices[slices["structure"].isin(list(colors))]
+    sides = _sides(shown)
+    names = [name for name in colors if shown.loc[shown["structure"] == name, "csa_mm2"].notna().any()]
     with _style():
-        canvas = Canvas(figsize=(4.6 * len(sides) if len(sides) > 1 else 5.6, 3.1 + 0.19 * legend_rows))
-        axes = canvas.subplots(1, len(sides), sharex=True, sharey=True, squeeze=False)[0]
-        for ax, side in zip(axes, sides, strict=True):
+        canvas = Canvas(figsize=(WIDTH_IN, 0.5 + 2.2 * max(1, len(sides)) + _legend_in(len(names), 2)))
+        axes = canvas.subplots(max(1, len(sides)), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for ax, side in zip(axes, sides, strict=False):
             for name in names:
-                rows = slices[(slices["structure"] == name) & (slices["side"].fillna("") == side)]
-                rows = rows.sort_values("level_mm")
-                ax.plot(
-                    rows["level_mm"], rows["csa_mm2"] / 100, color=colors[name], lw=1.8, marker="o", ms=2.6, label=name
-                )
+                rows = shown[(shown["structure"] == name) & (shown["side"] == side)].sort_values("level_mm")
+                level, area = rows["level_mm"], rows["csa_mm2"] / 100
+                look = {"color": readable(colors[name]), "lw": 1.7, "marker": "o", "ms": 2.4 if len(rows) < 40 else 0}
+                ax.plot(level, area, alpha=0.45, **look)
+                ax.plot(level, area.where(rows["status"] != "cut"), label=name, **look)
             ax.set_title(_side_title(side), loc="left")
-            ax.set_xlabel("level, foot to head (mm)")
+            ax.set_ylabel("area (cm²)")
             ax.set_ylim(bottom=0)
-        axes[0].set_ylabel("area (cm²)")
-        handles, labels = axes[0].get_legend_handles_labels()
-        canvas.legend(handles, labels, loc="lower left", ncols=3, bbox_to_anchor=(0.01, 0), columnspacing=1.4)
-        canvas.tight_layout(rect=(0, 0.19 * legend_rows / canvas.get_size_inches()[1] + 0.03, 1, 1))
+        axes[-1].set_xlabel("level, from the foot towards the head (mm)")
+        _legend_below(canvas, axes[0], len(names), 2)
         svg = _svg(canvas)
     return Figure(
         "Area along the thigh",
         svg,
         f"Lines of cross-sectional area against level for {', '.join(names)}; {', '.join(map(_side_title, sides))}.",
-        "Each point is a slice. A line that breaks off at an end is a structure that the scan cuts.",
+        "Slice by slice; a gap is a slice without the structure. Pale: the border of the field of view cuts it.",
     )
 
 
@@ -194,15 +229,15 @@ def hu_histogram(values: Mapping[str, ArrayLike]) -> Figure:
     """
     from matplotlib.figure import Figure as Canvas
 
-    edges = np.arange(-200, 205, 5)
+    edges = np.arange(-200.5, 200, 10)  # between whole numbers, which is what most scans hold
     with _style():
-        canvas = Canvas(figsize=(5.2, 3.2))
+        canvas = Canvas(figsize=(WIDTH_IN, 3.2))
         ax = canvas.subplots()
-        for low, high, name, color in HU_CLASSES:
-            ax.axvspan(low, high, color=color, alpha=0.16, lw=0)
-            ax.text(
-                (low + high) / 2, 1.01, name, ha="center", va="bottom", fontsize=9, transform=ax.get_xaxis_transform()
-            )
+        for name, (low, high) in HU_CLASSES.items():
+            # The measures round to whole HU, so that a class reaches half a unit beyond its bounds.
+            ax.axvspan(low - 0.5, high + 0.5, color=CLASS_COLORS[name], alpha=0.16, lw=0)
+            where = (low + high) / 2
+            ax.text(where, 1.02, name, ha="center", fontsize=9, color=FAINT, transform=ax.get_xaxis_transform())
         medians = []
         others = iter(METHOD_COLORS[2:])
         for group, given in values.items():
@@ -212,10 +247,10 @@ def hu_histogram(values: Mapping[str, ArrayLike]) -> Figure:
             share = np.histogram(hu, edges)[0] / hu.size * 100
             color = SIDE_COLORS.get(group) or next(others, FAINT)
             ax.stairs(share, edges, color=color, lw=1.8, label=_side_title(group))
-            medians.append(f"{_side_title(group)} {np.median(hu):.0f} HU")
-        ax.set(xlim=(-200, 200), ylim=(0, None), xlabel="Hounsfield units", ylabel="voxels (%)")
+            medians.append(f"{group} {np.median(hu):.0f} HU".strip())
+        ax.set(xlim=(-200, 200), ylim=(0, None), xlabel="Hounsfield units", ylabel="voxels per 10 HU (%)")
         ax.set_xticks([-190, -100, -30, 30, 100, 150])
-        if medians:
+        if len(medians) > 1:
             ax.legend(loc="upper left")
         canvas.tight_layout()
         svg = _svg(canvas)
@@ -223,9 +258,7 @@ def hu_histogram(values: Mapping[str, ArrayLike]) -> Figure:
         "Hounsfield units of muscle",
         svg,
         f"Histogram of Hounsfield units; median {', '.join(medians) or 'not known'}.",
-        f"Median: {', '.join(medians)}. In steps of 5 HU; values beyond the axis count in the total."
-        if medians
-        else "",
+        f"Median: {', '.join(medians)}. Values beyond the axis count in the total." if medians else "",
     )
 
 
@@ -258,7 +291,7 @@ def fat_fraction_bars(structures: pd.DataFrame, colors: Mapping[str, str]) -> Fi
     sides = _sides(rows)
     thick = 0.8 / max(1, len(sides))
     with _style():
-        canvas = Canvas(figsize=(5.2, 1.1 + 0.2 * len(names) * max(1.3, len(sides))))
+        canvas = Canvas(figsize=(WIDTH_IN, 1.1 + 0.2 * len(names) * max(1.3, len(sides))))
         ax = canvas.subplots()
         for n, side in enumerate(sides):
             here = rows[rows["side"].fillna("") == side].set_index("structure").reindex(names)
@@ -334,8 +367,8 @@ def score_strips(
     wide = 0.8 / len(names)
     medians = []
     with _style():
-        legend_rows = -(-len(names) // 3)
-        canvas = Canvas(figsize=(max(4.8, 1.2 + 0.28 * len(groups) * len(names)), 3.0 + 0.19 * legend_rows))
+        width = max(WIDTH_IN, 1.2 + 0.28 * len(groups) * len(names))
+        canvas = Canvas(figsize=(width, 3.0 + _legend_in(len(names), 3)))
         ax = canvas.subplots()
         for n, name in enumerate(names):
             color = METHOD_COLORS[n % len(METHOD_COLORS)]
@@ -350,9 +383,7 @@ def score_strips(
         ax.set_xlim(-0.55, len(groups) - 0.45)
         ax.grid(visible=False, axis="x")
         ax.set_ylabel(label or metric)
-        handles, labels = ax.get_legend_handles_labels()
-        canvas.legend(handles, labels, loc="lower left", ncols=3, bbox_to_anchor=(0.01, 0), columnspacing=1.4)
-        canvas.tight_layout(rect=(0, 0.19 * legend_rows / canvas.get_size_inches()[1] + 0.03, 1, 1))
+        _legend_below(canvas, ax, len(names), 3)
         svg = _svg(canvas)
     missing = int((~finite).sum())
     caption = "Each point is a score; the bar is the median, the box the quartiles."
@@ -368,3 +399,46 @@ def _strip(ax: Axes, at: float, values: np.ndarray, width: float, color: str) ->
     ax.plot([at - width / 2, at + width / 2], [middle, middle], color=color, lw=2.2, solid_capstyle="butt")
     golden = (np.arange(values.size) * 0.618034) % 1 - 0.5
     ax.plot(at + 0.7 * width * golden, values, ls="", marker="o", ms=3.2, color=color, alpha=0.75, mew=0)
+
+
+#: Labels that are not muscle, and so have no part in its Hounsfield units.
+NOT_MUSCLE = frozenset({"cortical bone", "marrow", "bone", "ilium", "femur", "pelvis", "sacrum", "subcutaneous fat"})
+#: Colours of what is measured beside the labels.
+UNION_COLORS = {"compartment": "#2f8f83", "bone": "#8a8d91"}
+
+
+def scan_figures(measures: Measures, labels: LabelMap, image: Image) -> list[Figure]:
+    """Draw what the measures of one scan have to show.
+
+    Parameters
+    ----------
+    measures : Measures
+        Its numbers.
+    labels : LabelMap
+        What was measured; the figures have the colours of its set.
+    image : Image
+        Grey values, on the grid of the labels.
+
+    Returns
+    -------
+    list of Figure
+        Area along the thigh where there is more than one slice; Hounsfield units of muscle for CT; fat fractions
+        where they were measured. Nothing to show makes no figure.
+    """
+    colors = {label.name: label.color for label in labels.label_set}
+    colors |= {name: color for name, color in UNION_COLORS.items() if name not in colors}
+    found = []
+    if measures.slices["csa_mm2"].notna().any() and measures.slices["level_mm"].nunique() > 1:
+        found.append(csa_profile(measures.slices, colors))
+    if image.contrast is Contrast.CT:
+        muscle = [label for label in labels.label_set if label.name not in NOT_MUSCLE]
+        values = {
+            side or "": image.voxels[np.isin(labels.voxels, [label.id for label in muscle if label.side == side])]
+            for side in ("right", "left", None)
+        }
+        if any(hu.size for hu in values.values()):
+            found.append(hu_histogram({side: hu for side, hu in values.items() if hu.size}))
+    mean, _ = FAT_FRACTION_COLUMNS
+    if mean in measures.structures and measures.structures[mean].notna().any():
+        found.append(fat_fraction_bars(measures.structures, colors))
+    return found

@@ -11,12 +11,16 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
+import numpy as np
+
+from musclekit.errors import FormatError
 from musclekit.io import replacing
-from musclekit.report.columns import Column, known_columns
+from musclekit.report.columns import COLUMNS, Column, known_columns
 from musclekit.report.figures import FAINT, GRID, INK, Figure
 
 if TYPE_CHECKING:
@@ -27,6 +31,12 @@ __all__ = ["Failure", "Report", "ScanSection", "Table", "render_report", "write_
 
 #: A longer table would make the page slow; the rest is in the CSV file and the page says so.
 MAX_ROWS = 400
+#: Where there is no number.
+NOTHING = "\N{EN DASH}"
+#: How a status looks; one that is not named here calls for attention.
+CHIPS = {"ok": "ok", "absent": "absent", "failed": "bad"}
+#: Flags of a structure that is cut, in words.
+CUT_AT = {"touches_border": "border", "in_first_slice": "first slice", "in_last_slice": "last slice"}
 
 
 @dataclass(frozen=True)
@@ -139,7 +149,7 @@ def render_report(report: Report) -> str:
         .render(
             report=report,
             scans=[_scan_view(scan, number) for number, scan in enumerate(report.scans, start=1)],
-            tables=[_table_view(table.frame, table.title, table.caption, strict=False) for table in report.tables],
+            tables=[_table_view(table.frame, table.title, table.caption, others=True) for table in report.tables],
             glossary=_glossary(report),
             parameters=_flatten(report.parameters),
             warning_count=len(report.warnings) + sum(len(scan.warnings) for scan in report.scans),
@@ -171,6 +181,7 @@ def write_report(report: Report, path: Path) -> None:
 class _Cell:
     text: str
     chip: str = ""
+    note: str = ""
     numeric: bool = False
 
 
@@ -184,42 +195,86 @@ class _TableView:
 
 
 def _scan_view(scan: ScanSection, number: int) -> dict[str, Any]:
+    present = scan.slices
+    if present is not None and "status" in present:
+        present = present[present["status"] != "absent"]
     views = {
-        "structures": (scan.structures, "Measures", ""),
-        "asymmetry": (scan.asymmetry, "Left and right", "Asymmetry is 2 (left - right) / (left + right)."),
-        "slices": (scan.slices, "Slice by slice", ""),
+        "structures": _table_view(scan.structures, "Measures"),
+        "asymmetry": _asymmetry_view(scan.asymmetry, "Left and right"),
+        "slices": _table_view(present, "Slice by slice", "Slices without the structure are not listed."),
     }
-    shown = {
-        key: _table_view(frame, title, caption, strict=True)
-        for key, (frame, title, caption) in views.items()
-        if frame is not None and len(frame)
-    }
-    return {"scan": scan, "anchor": f"scan-{number}", "number": number} | shown
+    return {"scan": scan, "anchor": f"scan-{number}"} | views
 
 
-def _table_view(frame: pd.DataFrame, title: str, caption: str, *, strict: bool) -> _TableView:
-    columns = _shown(frame, others=not strict)
+def _table_view(
+    frame: pd.DataFrame | None, title: str, caption: str = "", *, others: bool = False
+) -> _TableView | None:
+    if frame is None or frame.empty:
+        return None
+    columns = _shown(frame, others=others)
+    head = frame.head(MAX_ROWS)
     rows = [
         [_cell(column, value) for column, value in zip(columns, values, strict=True)]
-        for values in frame.head(MAX_ROWS)[[c.name for c in columns]].itertuples(index=False, name=None)
+        for values in head[[column.name for column in columns]].itertuples(index=False, name=None)
     ]
+    at = next((n for n, column in enumerate(columns) if column.kind == "status"), None)
+    if at is not None:
+        for row, reason in zip(rows, _reasons(head), strict=True):
+            row[at] = replace(row[at], note=reason)
     return _TableView(title, caption, columns, rows, max(0, len(frame) - MAX_ROWS))
+
+
+def _asymmetry_view(frame: pd.DataFrame | None, title: str) -> _TableView | None:
+    """Table of asymmetry, a row a structure, a column a quantity; left and right themselves stand in the measures."""
+    if frame is None or frame.empty or not {"structure", "quantity", "index_percent"} <= set(frame.columns):
+        return None
+    known = {column.name: column for column in COLUMNS}
+    quantities = [str(name) for name in dict.fromkeys(frame["quantity"])]
+    index = {
+        (structure, quantity): _cell(known["index_percent"], value)
+        for structure, quantity, value in zip(
+            frame["structure"], frame["quantity"], frame["index_percent"], strict=True
+        )
+    }
+    statuses = frame["status"] if "status" in frame else [""] * len(frame)
+    status = {s: worst for s, worst in zip(frame["structure"], statuses, strict=True) if worst != "ok"}
+    rows = [
+        [
+            _Cell(str(structure)),
+            _cell(known["status"], status.get(structure, "ok")),
+            *(index.get((structure, quantity), _Cell(NOTHING, numeric=True)) for quantity in quantities),
+        ]
+        for structure in dict.fromkeys(frame["structure"])
+    ]
+    headings = [known[name].heading if name in known else name.replace("_", " ") for name in quantities]
+    columns = [known["structure"], known["status"], *(Column(h, h, "%") for h in headings)]
+    return _TableView(title, known["index_percent"].meaning, columns, rows, 0)
+
+
+def _reasons(frame: pd.DataFrame) -> list[str]:
+    """Where each structure is cut, in a few words."""
+    reasons: list[list[str]] = [[] for _ in range(len(frame))]
+    for name, words in CUT_AT.items():
+        for reason, cut in zip(reasons, frame.get(name, ()), strict=False):
+            if cut:
+                reason.append(words)
+    return [", ".join(reason).replace("first slice, last slice", "both ends") for reason in reasons]
 
 
 def _shown(frame: pd.DataFrame, *, others: bool = False) -> list[Column]:
     """Columns of a table that have something to say: without Hounsfield units for an MR scan, say."""
     columns = known_columns(frame, others=others)
-    return [column for column in columns if frame[column.name].notna().any()]
+    return [column for column in columns if (frame[column.name].notna() & (frame[column.name] != "")).any()]
 
 
 def _cell(column: Column, value: Any) -> _Cell:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return _Cell("–", numeric=column.kind == "number")
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return _Cell(NOTHING, numeric=column.kind == "number")
     if column.kind == "number":
         return _Cell(column.format(float(value)), numeric=True)
     text = str(value)
     if column.kind == "status":
-        return _Cell(text.replace("_", " "), chip="ok" if text in ("ok", "done", "complete") else "attention")
+        return _Cell(text, chip=CHIPS.get(text, "attention"))
     return _Cell(text)
 
 
@@ -244,8 +299,15 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return rows
 
 
-def _png_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def _picture_uri(png: bytes) -> str:
+    """Encode a picture as JPEG, a third of the PNG's size, with colour at full resolution for the contours."""
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise FormatError("the picture of a report must be a PNG, as musclekit.report.montage gives it")
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 85]
+    quality += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    _, encoded = cv2.imencode(".jpg", picture, quality)
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
 def _png_size(png: bytes) -> tuple[int, int]:
@@ -287,5 +349,10 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"png_uri": _png_uri, "png_size": _png_size, "svg_uri": _svg_uri, "svg_width": _svg_width}
+    environment.filters |= {
+        "picture_uri": _picture_uri,
+        "png_size": _png_size,
+        "svg_uri": _svg_uri,
+        "svg_width": _svg_width,
+    }
     return environment

@@ -259,7 +259,9 @@ def montage(
         facts.append("no voxel is labelled")
     elif len(slices) < labelled.size:
         facts.append(f"{len(slices)} of {labelled.size} labelled slices")
-    facts.append(f"{image.contrast.upper()}, grey from {panels[0].window[0]:.4g} to {panels[0].window[1]:.4g}")
+    black, white = (f"{level:.4g}".replace("-", "\N{MINUS SIGN}") for level in panels[0].window)
+    unit = " HU" if image.contrast is Contrast.CT else ""
+    facts.append(f"{image.contrast.upper()}, black to white: {black} to {white}{unit}")
     return _compose(panels, columns, width_px, facts)
 
 
