@@ -113,8 +113,8 @@ COLUMNS = (
         "%",
         1,
         100,
-        meaning="Fat fraction: sum of F over sum of F + W. In uneven muscle it differs from the voxel mean, by up to five "
-        "points: state which of the two is used.",
+        meaning="Fat fraction: sum of F over sum of F + W. In uneven muscle it differs from the voxel mean, by up to "
+        "five points: state which of the two is used.",
     ),
     Column(
         "fat_fraction_of_mask",

@@ -187,7 +187,7 @@ def csa_profile(slices: pd.DataFrame, colors: Mapping[str, str]) -> Figure:
     """
     from matplotlib.figure import Figure as Canvas
 
-    _need(slices, ("structure", "side", "level_mm", "csa_mm2", "status"), "the area along the thigh")
+    _need(slices, ("structure", "side", "level_mm", "csa_mm2", "status"), "the figure of areas")
     shown = slices[slices["structure"].isin(list(colors))]
     sides = _sides(shown)
     names = [name for name in colors if shown.loc[shown["structure"] == name, "csa_mm2"].notna().any()]
@@ -285,7 +285,7 @@ def fat_fraction_bars(structures: pd.DataFrame, colors: Mapping[str, str]) -> Fi
     from matplotlib.figure import Figure as Canvas
 
     mean, sums = FAT_FRACTION_COLUMNS
-    _need(structures, ("structure", "side", mean, sums), "the fat fractions")
+    _need(structures, ("structure", "side", mean, sums), "the figure of fat fractions")
     rows = structures[structures[mean].notna()]
     names = [name for name in colors if (rows["structure"] == name).any()]
     sides = _sides(rows)
