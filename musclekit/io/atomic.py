@@ -80,7 +80,7 @@ def _reason(target: Path, problem: OSError) -> str:
 
 
 def _free(folder: Path) -> str:
-    """What is left on the disk that a folder, which may not exist yet, belongs to."""
+    """Say what is left on the disk that a folder, which may not exist yet, belongs to."""
     for place in (folder, *folder.absolute().parents):
         with suppress(OSError):
             return f" ({shutil.disk_usage(place).free / 1e6:.1f} MB free)"
