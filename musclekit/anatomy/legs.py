@@ -116,7 +116,9 @@ def _is_double(plane: NDArray[np.bool_], image: Image, z: int) -> bool:
     if width < TWO_LEGS_ASPECT * depth:
         return False
     shafts = _femurs(image, plane, z)
-    return image.contrast is not Contrast.CT or (len(shafts) >= 2 and max(shafts) - min(shafts) > 0.3 * np.ptp(columns))
+    if image.contrast is not Contrast.CT:
+        return True
+    return len(shafts) >= 2 and max(shafts) - min(shafts) > 0.3 * float(np.ptp(columns))
 
 
 def _nearest_first(slices: Sequence[int], known: Sequence[int]) -> list[int]:
@@ -151,7 +153,7 @@ def _nearer(
 
     depth = cv2.distanceTransform(plane.astype(np.uint8), cv2.DIST_L2, 3)
     markers = one.astype(np.int32) + 2 * (two & ~one)
-    parts = watershed(-depth, markers, mask=plane)
+    parts: NDArray[np.int32] = watershed(-depth, markers, mask=plane)  # type: ignore[no-untyped-call]
     return parts == 1, parts == 2
 
 
@@ -187,7 +189,7 @@ def label_sides(labels: LabelMap, legs: Sequence[Leg]) -> LabelMap:
 
 
 def _nearest_leg(labels: LabelMap, legs: Sequence[Leg]) -> NDArray[np.int8]:
-    """Number of the leg that holds each voxel; outside all, of the leg whose centre is nearer in world x."""
+    """Return the number of the leg that holds each voxel; outside all, of the leg whose centre is nearer in x."""
     place = np.full(labels.grid.shape, -1, np.int8)
     for number, leg in enumerate(legs):
         place[leg.mask] = number

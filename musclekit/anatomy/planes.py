@@ -17,8 +17,8 @@ def disk(radius_mm: float, spacing: tuple[float, float]) -> NDArray[np.uint8]:
     """Return a disk of a radius in millimetres as a structuring element on (row, column) spacing."""
     ry, rx = (int(radius_mm / s) for s in spacing)
     y, x = np.mgrid[-ry : ry + 1, -rx : rx + 1]
-    inside = (y * spacing[0]) ** 2 + (x * spacing[1]) ** 2 <= radius_mm**2
-    return inside.astype(np.uint8)
+    inside: NDArray[np.uint8] = ((y * spacing[0]) ** 2 + (x * spacing[1]) ** 2 <= radius_mm**2).astype(np.uint8)
+    return inside
 
 
 def _morph(plane: Plane, operation: int, radius_mm: float, spacing: tuple[float, float]) -> Plane:
@@ -28,22 +28,22 @@ def _morph(plane: Plane, operation: int, radius_mm: float, spacing: tuple[float,
 
 
 def open_plane(plane: Plane, radius_mm: float, spacing: tuple[float, float]) -> Plane:
-    """Opening by a disk: what is thinner than the disk goes."""
+    """Open by a disk: what is thinner than the disk goes."""
     return _morph(plane, cv2.MORPH_OPEN, radius_mm, spacing)
 
 
 def close_plane(plane: Plane, radius_mm: float, spacing: tuple[float, float]) -> Plane:
-    """Closing by a disk: gaps narrower than the disk are bridged."""
+    """Close by a disk: gaps narrower than the disk are bridged."""
     return _morph(plane, cv2.MORPH_CLOSE, radius_mm, spacing)
 
 
 def dilate_plane(plane: Plane, radius_mm: float, spacing: tuple[float, float]) -> Plane:
-    """Dilation by a disk."""
+    """Dilate by a disk."""
     return _morph(plane, cv2.MORPH_DILATE, radius_mm, spacing)
 
 
 def erode_plane(plane: Plane, radius_mm: float, spacing: tuple[float, float]) -> Plane:
-    """Erosion by a disk; the border of the plane does not erode."""
+    """Erode by a disk; the border of the plane does not erode."""
     return _morph(plane, cv2.MORPH_ERODE, radius_mm, spacing)
 
 
