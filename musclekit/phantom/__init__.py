@@ -1,1 +1,54 @@
-"""A digital thigh with exact truth."""
+"""A digital thigh with exact truth: shapes, infiltration, contrasts, cohorts."""
+
+from musclekit.phantom.anatomy import Anatomy, PlacedLeg, Structure, Tissue, cross_sections, rasterise
+from musclekit.phantom.cohort import PhantomModality, make_case, make_cohort
+from musclekit.phantom.contrast import (
+    APPEARANCE,
+    IDEAL,
+    Appearance,
+    Scanner,
+    acquire,
+    default_scanner,
+    proton_fat_fraction,
+    signal,
+)
+from musclekit.phantom.infiltration import Texture, draw_fat_shares, infiltrate, smooth_noise
+from musclekit.phantom.shape import GRADES, MUSCLES, Grade, LegProfile, LegShape, draw_leg, vary_leg
+from musclekit.phantom.thigh import GENERATOR_VERSION, Legs, Phantom, StructureTruth, make_thigh, render
+
+__all__ = [
+    "APPEARANCE",
+    "GENERATOR_VERSION",
+    "GRADES",
+    "IDEAL",
+    "MUSCLES",
+    "Anatomy",
+    "Appearance",
+    "Grade",
+    "LegProfile",
+    "LegShape",
+    "Legs",
+    "Phantom",
+    "PhantomModality",
+    "PlacedLeg",
+    "Scanner",
+    "Structure",
+    "StructureTruth",
+    "Texture",
+    "Tissue",
+    "acquire",
+    "cross_sections",
+    "default_scanner",
+    "draw_fat_shares",
+    "draw_leg",
+    "infiltrate",
+    "make_case",
+    "make_cohort",
+    "make_thigh",
+    "proton_fat_fraction",
+    "rasterise",
+    "render",
+    "signal",
+    "smooth_noise",
+    "vary_leg",
+]
