@@ -1,31 +1,22 @@
-"""Left and right: which voxels of the body belong to which leg."""
+"""Left and right: one leg or two in a scan, taken apart also where the thighs touch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from musclekit.anatomy.planes import components, erode_plane
-from musclekit.errors import LabelError
-from musclekit.image import Contrast, Grid, Image, LabelMap
+from musclekit.errors import SegmentationError
+from musclekit.image import Image
 from musclekit.labels import Side
 
-__all__ = ["Leg", "label_sides", "split_legs"]
+__all__ = ["Leg", "split_legs"]
 
-#: A piece of body smaller than this share of the largest in its slice is no leg of its own.
-LEAST_SHARE = 0.15
-
-#: A single piece of body this much wider than it is deep, seen from below, holds two legs.
-TWO_LEGS_ASPECT = 1.35
-
-#: What is left of a leg eroded by this much stands for it in the slices next to it.
-CORE_MM = 12.0
-
-BONE_HU = 300.0
+#: Two lobes of a piece are two legs when each is this thick, relative to the thickest, and the waist is thinner.
+LOBE_DEPTH = 0.7
+WAIST_DEPTH = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +26,9 @@ class Leg:
     Parameters
     ----------
     side : {"left", "right"} or None
-        None where the scan does not tell.
+        Whose it is from the patient's own view; None where the scan shows one leg and the anatomy does not tell.
     mask : ndarray of bool, shape (Z, Y, X)
-        Its voxels, on the whole grid.
+        Its voxels, on the grid of the image.
     """
 
     side: Side | None
@@ -45,157 +36,112 @@ class Leg:
 
 
 def split_legs(image: Image, body: NDArray[np.bool_]) -> tuple[Leg, ...]:
-    """Split the body into legs, also where the thighs touch.
+    """Take the body apart into legs.
 
     Parameters
     ----------
     image : Image
         The scan.
     body : ndarray of bool, shape (Z, Y, X)
-        As `body_mask` gives it.
+        Its body mask, see `body_mask`.
 
     Returns
     -------
     tuple of Leg
-        Left and right, by the world position of their centres; or one leg, of unknown side.
-    """
-    planes = [_pieces(body[z], image.grid) for z in range(len(body))]
-    apart = [z for z, pieces in enumerate(planes) if len(pieces) == 2]
-    full = [z for z, pieces in enumerate(planes) if pieces]
-    joined = [z for z in full if len(planes[z]) == 1 and _is_double(planes[z][0], image, z)]
-    if len(apart) + len(joined) < max(1, len(full) // 3):
-        return (Leg(None, body.copy()),)
-    low, high = np.zeros_like(body), np.zeros_like(body)
-    for z in apart:
-        low[z], high[z] = planes[z]
-    for z in _nearest_first([z for z in full if z not in apart], apart):
-        low[z], high[z] = _divide(image, body[z], z, low, high)
-    first = _centre_x(image.grid, low)
-    second = _centre_x(image.grid, high)
-    # RAS+: the patient's left is where x is small.
-    legs = sorted(((first, low), (second, high)), key=lambda pair: pair[0])
-    return (Leg("left", legs[0][1]), Leg("right", legs[1][1]))
-
-
-def _centre_x(grid: Grid, mask: NDArray[np.bool_]) -> float:
-    where = [float(np.average(np.arange(n), weights=mask.sum(axis=other))) for n, other in _profiles(mask)]
-    return float(grid.world(where)[0])
-
-
-def _profiles(mask: NDArray[np.bool_]) -> list[tuple[int, tuple[int, ...]]]:
-    return [(n, tuple(a for a in range(3) if a != axis)) for axis, n in enumerate(mask.shape)]
-
-
-def _pieces(plane: NDArray[np.bool_], grid: Grid) -> list[NDArray[np.bool_]]:
-    """Largest piece, and the second where it is large enough to be a leg; by column."""
-    labels, stats, centroids = components(plane)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    if areas.size == 0:
-        return []
-    order = np.argsort(areas)[::-1] + 1
-    chosen = [order[0]]
-    if len(order) > 1 and areas[order[1] - 1] >= LEAST_SHARE * areas[order[0] - 1]:
-        chosen.append(order[1])
-    chosen.sort(key=lambda number: centroids[number][0])
-    return [labels == number for number in chosen]
-
-
-def _femurs(image: Image, plane: NDArray[np.bool_], z: int) -> list[float]:
-    """Columns of the shafts seen in a CT slice."""
-    if image.contrast is not Contrast.CT:
-        return []
-    _, stats, centroids = components((image.voxels[z] > BONE_HU) & plane)
-    pixel = image.grid.spacing[1] * image.grid.spacing[2]
-    return [float(c[0]) for s, c in zip(stats[1:], centroids[1:], strict=True) if s[cv2.CC_STAT_AREA] * pixel > 100]
-
-
-def _is_double(plane: NDArray[np.bool_], image: Image, z: int) -> bool:
-    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
-    width = (columns[-1] - columns[0] + 1) * image.grid.spacing[2]
-    depth = (rows[-1] - rows[0] + 1) * image.grid.spacing[1]
-    if width < TWO_LEGS_ASPECT * depth:
-        return False
-    shafts = _femurs(image, plane, z)
-    if image.contrast is not Contrast.CT:
-        return True
-    return len(shafts) >= 2 and max(shafts) - min(shafts) > 0.3 * float(np.ptp(columns))
-
-
-def _nearest_first(slices: Sequence[int], known: Sequence[int]) -> list[int]:
-    if not known:
-        return list(slices)
-    return sorted(slices, key=lambda z: min(abs(z - k) for k in known))
-
-
-def _divide(
-    image: Image, plane: NDArray[np.bool_], z: int, low: NDArray[np.bool_], high: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Divide one slice: by the cores of the legs in the slice next to it, else by the thinnest column."""
-    spacing = image.grid.spacing[1:]
-    for near in (z - 1, z + 1):
-        if 0 <= near < len(low) and low[near].any() and high[near].any():
-            cores = [erode_plane(leg[near], CORE_MM, spacing) & plane for leg in (low, high)]
-            if all(core.any() for core in cores):
-                return _nearer(plane, cores[0], cores[1])
-    columns = np.flatnonzero(plane.any(axis=0))
-    start, stop = columns[0], columns[-1] + 1
-    third = (stop - start) // 3
-    middle = start + third + int(np.argmin(plane.sum(axis=0)[start + third : stop - third])) if third else start
-    cut = np.zeros_like(plane)
-    cut[:, :middle] = True
-    return plane & cut, plane & ~cut
-
-
-def _nearer(
-    plane: NDArray[np.bool_], one: NDArray[np.bool_], two: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    from skimage.segmentation import watershed
-
-    depth = cv2.distanceTransform(plane.astype(np.uint8), cv2.DIST_L2, 3)
-    markers = one.astype(np.int32) + 2 * (two & ~one)
-    parts: NDArray[np.int32] = watershed(-depth, markers, mask=plane)  # type: ignore[no-untyped-call]
-    return parts == 1, parts == 2
-
-
-def label_sides(labels: LabelMap, legs: Sequence[Leg]) -> LabelMap:
-    """Return a label map in the sided version of its set.
-
-    Parameters
-    ----------
-    labels : LabelMap
-        In an unsided set.
-    legs : sequence of Leg
-        Each with a side; labels outside all of them go to the leg whose centre is nearer in world x.
+        One, or two with the right leg first. Left and right are decided by world x.
 
     Raises
     ------
-    LabelError
-        If a leg's side is not known, or there is no leg.
+    SegmentationError
+        If the body mask is empty.
     """
-    if labels.label_set.is_sided:
-        return labels
-    if not legs or any(leg.side is None for leg in legs):
-        raise LabelError("the side of a leg is not known: its labels cannot be told left from right")
-    sided = labels.label_set.sided()
-    place = _nearest_leg(labels, legs)
-    result = np.zeros(labels.grid.shape, np.uint16)
-    for number, leg in enumerate(legs):
-        table = np.zeros(max(labels.label_set.ids) + 1, np.uint16)
-        for label in labels.label_set:
-            table[label.id] = sided.ids_of(label.name, leg.side)[0]
-        mine = place == number
-        result[mine] = table[labels.voxels[mine]]
-    return LabelMap(result, labels.grid, sided)
+    if not body.any():
+        raise SegmentationError("no leg found: the body mask is empty")
+    # Work with columns along the patient's left-right axis, whichever array axis that is.
+    across = 2 if abs(image.grid.direction[0, 2]) >= abs(image.grid.direction[0, 1]) else 1
+    turned = body if across == 2 else body.swapaxes(1, 2)
+    pixel_mm = float(np.sqrt(image.grid.spacing[1] * image.grid.spacing[2]))
+    middle = _midline(turned, pixel_mm)
+    if middle is None:
+        masks = [_main_piece(turned)]
+    else:
+        masks = list(_cut(turned, middle))
+    if across == 1:
+        masks = [mask.swapaxes(1, 2) for mask in masks]
+    if len(masks) == 1:
+        return (Leg(None, np.ascontiguousarray(masks[0])),)
+    x = [float(image.grid.world(np.argwhere(mask).mean(axis=0))[0]) for mask in masks]
+    right = int(np.argmax(x))
+    return (
+        Leg("right", np.ascontiguousarray(masks[right])),
+        Leg("left", np.ascontiguousarray(masks[1 - right])),
+    )
 
 
-def _nearest_leg(labels: LabelMap, legs: Sequence[Leg]) -> NDArray[np.int8]:
-    """Return the number of the leg that holds each voxel; outside all, of the leg whose centre is nearer in x."""
-    place = np.full(labels.grid.shape, -1, np.int8)
-    for number, leg in enumerate(legs):
-        place[leg.mask] = number
-    outside = np.argwhere((place < 0) & (labels.voxels != 0))
-    if len(outside):
-        centres = np.array([_centre_x(labels.grid, leg.mask) for leg in legs])
-        nearest = np.abs(labels.grid.world(outside)[:, :1] - centres).argmin(axis=1)
-        place[tuple(outside.T)] = nearest
-    return place
+def _main_piece(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Largest piece of each slice, and the others that are no sliver of another leg."""
+    result = np.zeros_like(body)
+    for z in range(body.shape[0]):
+        count, pieces, stats, _ = cv2.connectedComponentsWithStats(body[z].view(np.uint8), connectivity=8)
+        if count > 1:
+            result[z] = pieces == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    return result
+
+
+def _two_centres(mask: NDArray[np.uint8], pixel_mm: float) -> tuple[float, float] | None:
+    """Columns of the centres of two legs in a slice, smaller first, or None when it shows one."""
+    depth = cv2.distanceTransform(np.pad(mask, 1, mode="edge"), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    deepest = float(depth.max())
+    if deepest * pixel_mm < 15:
+        return None
+    # Lobes: what stays apart when everything thinner than the waist is taken away.
+    lobes = ((depth > LOBE_DEPTH * 0.999 * deepest) & (mask > 0)).astype(np.uint8)
+    count, pieces, stats, centres = cv2.connectedComponentsWithStats(lobes, connectivity=8)
+    if count < 3:
+        # A waist nearer to the lobes' own depth shows only at a higher level.
+        lobes = ((depth > WAIST_DEPTH * deepest) & (mask > 0)).astype(np.uint8)
+        count, pieces, stats, centres = cv2.connectedComponentsWithStats(lobes, connectivity=8)
+        if count < 3:
+            return None
+    order = np.argsort(-stats[1:, cv2.CC_STAT_AREA])[:2] + 1
+    first, second = sorted(float(centres[i][0]) for i in order)
+    if second - first < 1.2 * deepest:
+        return None
+    return first, second
+
+
+def _midline(body: NDArray[np.bool_], pixel_mm: float) -> NDArray[np.float64] | None:
+    """Column between the legs in each slice, or None when the scan shows one leg."""
+    slices = np.flatnonzero(body.any(axis=(1, 2)))
+    found = {int(z): _two_centres(body[z].view(np.uint8), pixel_mm) for z in slices}
+    two = np.array([z for z in slices if found[int(z)] is not None])
+    if len(two) < max(1, 0.25 * len(slices)):
+        return None
+    centres = np.array([found[int(z)] for z in two])
+    every = np.arange(body.shape[0])
+    middle: NDArray[np.float64] = np.interp(every, two, centres.mean(axis=1))
+    return middle
+
+
+def _cut(body: NDArray[np.bool_], middle: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Cut every slice along the path from front to back, near the midline, that crosses least body."""
+    planes, rows, columns = body.shape
+    x = np.arange(columns)
+    reach = max(8.0, 0.25 * columns)
+    away = np.abs(x - middle[:, None]) / reach
+    cost = np.where(away > 1, 1e3, 0.3 * away**2)[:, None, :] + body
+    total = cost[:, 0].copy()
+    back = np.zeros((rows, planes, columns), dtype=np.int8)
+    for y in range(1, rows):
+        padded = np.pad(total, ((0, 0), (1, 1)), constant_values=np.inf)
+        options = np.stack([padded[:, 1:-1], padded[:, :-2] + 0.1, padded[:, 2:] + 0.1])
+        step = options.argmin(axis=0)
+        back[y] = np.array([0, -1, 1], dtype=np.int8)[step]
+        total = np.take_along_axis(options, step[None], axis=0)[0] + cost[:, y]
+    path = np.empty((planes, rows), dtype=np.intp)
+    path[:, -1] = total.argmin(axis=1)
+    every = np.arange(planes)
+    for y in range(rows - 1, 0, -1):
+        path[:, y - 1] = path[:, y] + back[y, every, path[:, y]]
+    low = body & (x[None, None, :] < path[..., None])
+    return low, body & ~low
