@@ -32,6 +32,7 @@ __all__ = [
     "surface",
     "surface_distances",
     "volume_error",
+    "volume_error_of_counts",
 ]
 
 Mask = NDArray[np.bool_]
@@ -133,9 +134,14 @@ def volume_error(prediction: ArrayLike, reference: ArrayLike, voxel_volume_mm3: 
         If a mask is not boolean.
     """
     found, wanted = (int(np.count_nonzero(mask)) for mask in _masks(prediction, reference))
-    beyond = np.inf if found else np.nan
-    percent = 100.0 * (found - wanted) / wanted if wanted else beyond
-    return VolumeError((found - wanted) * voxel_volume_mm3 / 1000.0, percent)
+    return volume_error_of_counts(found, wanted, voxel_volume_mm3)
+
+
+def volume_error_of_counts(prediction: int, reference: int, voxel_volume_mm3: float) -> VolumeError:
+    """Volume error from the numbers of voxels of prediction and reference; see `volume_error`."""
+    beyond = np.inf if prediction else np.nan
+    percent = 100.0 * (prediction - reference) / reference if reference else beyond
+    return VolumeError((prediction - reference) * voxel_volume_mm3 / 1000.0, percent)
 
 
 def surface(mask: Mask) -> Mask:

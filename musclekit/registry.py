@@ -195,7 +195,9 @@ def describe(method: Any) -> dict[str, Any]:
         If the method is not registered, or a parameter is not plain data (an image held in memory).
     """
     target = f"{type(method).__module__}:{type(method).__qualname__}"
-    found = [item.name for item in _entries().values() if item.target == target or item.load() is type(method)]
+    # Only a class of the same name is loaded: a description must not import every method there is.
+    name = f":{type(method).__qualname__}"
+    found = [item.name for item in _entries().values() if item.target.endswith(name) and item.load() is type(method)]
     if not found:
         raise ParameterError(f"{target} is not a registered method; registered: {', '.join(names())}")
     described: dict[str, Any] = {"name": found[0]}
