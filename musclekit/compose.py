@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self
+from typing import Self, cast
 
 from sklearn.base import BaseEstimator
 from sklearn.utils.metaestimators import available_if
@@ -107,10 +107,11 @@ class Translated(BaseEstimator):
         labels = self.segmenter.segment(self.translate(image))
         return replace(labels, grid=image.grid)
 
-    @available_if(_segmenter_is_probabilistic)
+    @available_if(_segmenter_is_probabilistic)  # type: ignore[untyped-decorator]
     def probabilities(self, image: Image) -> ProbabilityMap:
-        """Probabilities of the translation, where the segmenter gives any."""
-        return replace(self.segmenter.probabilities(self.translate(image)), grid=image.grid)
+        """Return the probabilities of the translation; there only where the segmenter gives any."""
+        segmenter = cast(ProbabilisticSegmenter, self.segmenter)
+        return replace(segmenter.probabilities(self.translate(image)), grid=image.grid)
 
 
 class Refined(BaseEstimator):

@@ -1,0 +1,44 @@
+"""Whatever a command runs into becomes an exit code and one clear line."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable
+from typing import ParamSpec
+
+import typer
+
+from musclekit.errors import MusclekitError
+
+__all__ = ["DONE", "INTERRUPTED", "REFUSED", "SOME_FAILED", "Debug", "guarded"]
+
+#: 0 done; 1 some cases of a batch failed, each named; 2 bad usage, bad input or a refusal; 130 interrupted.
+DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+
+P = ParamSpec("P")
+
+
+class Debug:
+    """Whether tracebacks are shown (``musclekit --debug``); set once, before a command runs."""
+
+    on = False
+
+
+def guarded(command: Callable[P, None]) -> Callable[P, None]:
+    """Wrap a command: a MusclekitError ends it with one line and code 2, Ctrl-C with 130; other faults are raised."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except MusclekitError as problem:
+            if Debug.on:
+                traceback.print_exc()
+            typer.echo(f"error: {problem}", err=True)
+            raise typer.Exit(REFUSED) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted; the files already written are whole", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run

@@ -1,0 +1,91 @@
+"""From what a person names on the command line to the scans that are meant, each with a name of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from musclekit.errors import InputError, MissingFileError
+from musclekit.io import stem
+
+__all__ = ["VOLUME_SUFFIXES", "find_scans", "scan_names"]
+
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+#: Endings of what musclekit writes beside a scan: never taken for scans themselves.
+_DERIVED = ("_dseg", "_probseg")
+
+
+def _is_volume(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(VOLUME_SUFFIXES) and not stem(path).endswith(_DERIVED)
+
+
+def _holds_dicom(folder: Path) -> bool:
+    """Whether a file of the folder carries the DICOM mark at byte 128."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.stat().st_size > 132:
+            with path.open("rb") as stream:
+                stream.seek(128)
+                if stream.read(4) == b"DICM":
+                    return True
+    return False
+
+
+def find_scans(paths: Sequence[Path]) -> list[Path]:
+    """Return the scans meant by files and folders.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        A volume file stands for itself; a folder that holds DICOM files is one scan; any other folder stands for the
+        volumes in it or, when it holds none, for those of its subfolders. Label maps that musclekit wrote
+        (``*_dseg``) are passed over in folders.
+
+    Returns
+    -------
+    list of Path
+        Each once, in the order given and, within a folder, of the names.
+
+    Raises
+    ------
+    MissingFileError
+        If a path does not exist.
+    InputError
+        If a folder holds no scan.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise MissingFileError(f"{path}: no such file or folder")
+        scans = _scans_of(path) if path.is_dir() else [path]
+        if not scans:
+            raise InputError(f"{path}: the folder holds no scan (NIfTI, NRRD, MHA or DICOM)")
+        found += scans
+    return list(dict.fromkeys(found))
+
+
+def _scans_of(folder: Path) -> list[Path]:
+    volumes = [path for path in sorted(folder.iterdir()) if _is_volume(path)]
+    if volumes:
+        return volumes
+    if _holds_dicom(folder):
+        return [folder]
+    return [scan for inner in sorted(folder.iterdir()) if inner.is_dir() for scan in _scans_of(inner)]
+
+
+def scan_names(paths: Sequence[Path]) -> list[str]:
+    """Return a name for each scan: its stem, with as many parent folders in front as tell all of them apart.
+
+    Raises
+    ------
+    InputError
+        If two paths cannot be told apart.
+    """
+    resolved = [path.resolve() for path in paths]
+    for depth in range(max((len(path.parts) for path in resolved), default=1)):
+        names = ["_".join([*path.parent.parts[len(path.parent.parts) - depth :], stem(path)]) for path in resolved]
+        if max(Counter(names).values(), default=1) == 1:
+            return names
+    twice = next(path for path, count in Counter(resolved).items() if count > 1)
+    raise InputError(f"{twice} is named twice")

@@ -1,0 +1,129 @@
+"""From a label map to its numbers, each leg by itself, and to the tables on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from musclekit.anatomy import Leg, body_mask, femur_axis, label_sides, obliquity_cosine, split_legs
+from musclekit.errors import MusclekitError
+from musclekit.image import Image, LabelMap
+from musclekit.io import Scan, replacing
+from musclekit.labels import Side
+from musclekit.quantify import Measures, measure
+from musclekit.workflows.record import write_json
+
+__all__ = ["BONE_LABELS", "scan_details", "sided_measures", "write_measures", "write_table"]
+
+#: Label set (unsided) to the labels that make up its bone, from which the femur's axis is taken.
+BONE_LABELS: Mapping[str, tuple[str, ...]] = {
+    "tissue": ("cortical bone", "marrow"),
+    "compartment": ("bone",),
+    "thigh-full": ("femur",),
+    "qmritools": ("femur",),
+    "hip-thigh-22": ("femur",),
+}
+
+
+def sided_measures(
+    labels: LabelMap,
+    image: Image,
+    *,
+    side: Side | None = None,
+    fat: Image | None = None,
+    water: Image | None = None,
+) -> Measures:
+    """Measure a label map, left and right apart where the scan lets them be told apart.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        On the grid of the image; its own sides are kept when its set has them.
+    image : Image
+        Grey values; the legs are found in it.
+    side : {"left", "right"}, optional
+        Which leg, where the scan shows one.
+    fat, water : Image, optional
+        Dixon images, for the fat fraction.
+
+    Returns
+    -------
+    Measures
+        Areas are corrected by each leg's femur axis where the labels hold bone; what could not be told is a warning.
+    """
+    notes: list[str] = []
+    legs = _legs(image, side, notes)
+    cosines = _cosines(labels, legs, notes)
+    known = bool(legs) and all(leg.side is not None for leg in legs)
+    if not labels.label_set.is_sided and known and len(legs) == 2:
+        measures = measure(label_sides(labels, legs), image, fat=fat, water=water, cosine=cosines)
+    elif not labels.label_set.is_sided and known:
+        only = legs[0].side
+        cosine = cosines.get(str(only))
+        measures = measure(labels, image, fat=fat, water=water, cosine=cosine, side=only)
+    else:
+        if not labels.label_set.is_sided:
+            notes.append("the side of the leg is not known; give it with --side to have it in the tables")
+        measures = measure(labels, image, fat=fat, water=water, cosine=cosines or None)
+    return Measures(measures.structures, measures.slices, measures.asymmetry, (*notes, *measures.warnings))
+
+
+def _legs(image: Image, side: Side | None, notes: list[str]) -> tuple[Leg, ...]:
+    try:
+        legs = split_legs(image, body_mask(image))
+    except MusclekitError as problem:
+        notes.append(f"the legs could not be told apart ({problem}); left and right are measured together")
+        return ()
+    if len(legs) == 1 and side is not None:
+        return (Leg(side, legs[0].mask),)
+    return legs
+
+
+def _cosines(labels: LabelMap, legs: tuple[Leg, ...], notes: list[str]) -> dict[str, float]:
+    """Cosine between slice normal and femur axis, by side; a leg whose axis is not reliable is left out and noted."""
+    names = BONE_LABELS.get(labels.label_set.unsided().name)
+    if names is None:
+        return {}
+    bone: NDArray[np.bool_] = labels.mask(*names)
+    found: dict[str, float] = {}
+    for leg in legs:
+        part = bone & leg.mask
+        where = f"the {leg.side} femur's axis" if leg.side else "the femur's axis"
+        if not part.any():
+            notes.append(f"{where} is not known (no bone found): areas are not corrected for obliquity")
+            continue
+        axis = femur_axis(part, labels.grid)
+        if not axis.reliable:
+            notes.append(f"{where} is not reliable ({axis.n_slices} slices of bone): areas are not corrected")
+            continue
+        found[leg.side or ""] = obliquity_cosine(axis, labels.grid)
+    return found
+
+
+def scan_details(scan: Scan) -> dict[str, str]:
+    """Return the facts of a scan that its report shows."""
+    grid = scan.image.grid
+    sources = {"given": "as given", "dicom": "from DICOM tags", "guessed": "guessed from the values"}
+    return {
+        "contrast": f"{scan.image.contrast} ({sources[scan.contrast_source]})",
+        "slices, rows, columns": " x ".join(str(n) for n in grid.shape),
+        "spacing": " x ".join(f"{s:.4g}" for s in grid.spacing) + " mm",
+        "file": scan.path.name,
+    }
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV, whole or not at all, with six significant digits: the same numbers are the same bytes."""
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def write_measures(measures: Measures, folder: Path, name: str) -> None:
+    """Write ``<name>_measures.csv`` (structures), ``<name>_slices.csv`` and ``<name>_measures.json`` (everything)."""
+    write_table(measures.structures, folder / f"{name}_measures.csv")
+    write_table(measures.slices, folder / f"{name}_slices.csv")
+    write_json(measures.as_dict(), folder / f"{name}_measures.json")

@@ -1,0 +1,89 @@
+"""The record of a run, ``run.json``: what was run, with which versions, on which input, how long, with which warnings.
+
+It is the one file whose content changes from run to run: timings live here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import musclekit
+from musclekit.io import replacing
+
+__all__ = ["RunRecord", "file_hash", "versions", "write_json"]
+
+_LIBRARIES = ("numpy", "scipy", "pandas", "SimpleITK", "nibabel", "pydicom", "scikit-image", "scikit-learn",
+              "opencv-python-headless", "PyMaxflow", "torch")  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of musclekit, Python and the libraries results rest on."""
+    found = {"musclekit": musclekit.__version__, "python": platform.python_version()}
+    return found | {name: version(name) for name in _LIBRARIES}
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, or of the files of a folder in the order of their names."""
+    digest = hashlib.sha256()
+    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if part.is_file():
+            with part.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(data: Any, path: Path) -> None:
+    """Write plain data as readable JSON, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run was.
+
+    Parameters
+    ----------
+    command : str
+        The workflow: ``"segment"``.
+    parameters : mapping
+        Everything needed to run it again, as plain data.
+    inputs : sequence of mapping
+        One entry an input: name, path, SHA-256, seconds, status, warnings.
+    device : str
+        The device really used.
+    started : datetime
+        When it began (UTC).
+    """
+
+    command: str
+    parameters: Mapping[str, Any]
+    inputs: Sequence[Mapping[str, Any]]
+    device: str
+    started: datetime
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON."""
+        seconds = (datetime.now(UTC) - self.started).total_seconds()
+        write_json(
+            {
+                "command": self.command,
+                "started": self.started.isoformat(timespec="seconds"),
+                "seconds": round(seconds, 3),
+                "versions": versions(),
+                "machine": f"{platform.system()} {platform.machine()}",
+                "device": self.device,
+                "parameters": dict(self.parameters),
+                "inputs": [dict(item) for item in self.inputs],
+            },
+            path,
+        )

@@ -1,0 +1,244 @@
+"""Segment scans: label maps, tables, pictures, one report and one record of the run."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from musclekit import registry
+from musclekit.errors import InputError, MusclekitError, ParameterError
+from musclekit.image import Contrast
+from musclekit.io import open_scan, write_label_table, write_labels
+from musclekit.labels import Side
+from musclekit.workflows.inputs import find_scans, scan_names
+from musclekit.workflows.numbers import scan_details, sided_measures, write_measures, write_table
+from musclekit.workflows.outcome import BatchOutcome, OnProgress, ScanOutcome
+from musclekit.workflows.pages import scan_figures, write_picture, write_scan_report
+from musclekit.workflows.record import RunRecord, file_hash
+
+__all__ = ["compose_method", "segment_scans"]
+
+
+def compose_method(method: str, translator: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plain description of a segmenter, behind a translator if one is named.
+
+    Parameters
+    ----------
+    method : str
+        Name of a segmenter.
+    translator : str, optional
+        Name of a translator to put before it.
+    settings : mapping
+        Parameters of the segmenter; with a translator, those that begin with ``translator__`` are the translator's.
+
+    Returns
+    -------
+    dict
+        For `musclekit.registry.build`.
+
+    Raises
+    ------
+    UnknownNameError, ParameterError
+        If a name or a parameter does not exist; the message lists those that do.
+    """
+    if registry.entry(method).kind != "segmenter":
+        raise ParameterError(f"'{method}' is a {registry.entry(method).kind}, not a segmenter")
+    if translator is None:
+        built = registry.build(method, **settings)
+    else:
+        if registry.entry(translator).kind != "translator":
+            raise ParameterError(f"'{translator}' is a {registry.entry(translator).kind}, not a translator")
+        mine = {key.removeprefix("translator__"): v for key, v in settings.items() if key.startswith("translator__")}
+        rest = {key.removeprefix("segmenter__"): v for key, v in settings.items() if not key.startswith("translator__")}
+        built = registry.build(
+            "translated", translator={"name": translator, **mine}, segmenter={"name": method, **rest}
+        )
+    return registry.describe(built)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One scan to segment; everything a worker process needs, as plain data."""
+
+    path: Path
+    name: str
+    folder: Path
+    method: Mapping[str, Any]
+    contrast: Contrast | None
+    series: str | None
+    side: Side | None
+
+
+def segment_scans(
+    scans: Sequence[Path],
+    out: Path,
+    *,
+    method: Mapping[str, Any] | None = None,
+    contrast: Contrast | None = None,
+    series: str | None = None,
+    side: Side | None = None,
+    jobs: int = 1,
+    progress: OnProgress | None = None,
+) -> BatchOutcome:
+    """Segment scans and write what a colleague would want to see.
+
+    Parameters
+    ----------
+    scans : sequence of Path
+        Files and folders, as `musclekit.workflows.inputs.find_scans` takes them.
+    out : Path
+        Folder to write to. One scan is written straight into it; several get a subfolder each.
+    method : mapping, optional
+        Description of a segmenter, as `musclekit.registry.describe` gives it; ``tissue`` with its defaults if left out.
+    contrast : Contrast, optional
+        What the scans are; read from DICOM tags, else guessed from HU content, if left out.
+    series : str, optional
+        DICOM series to take where a folder holds several.
+    side : {"left", "right"}, optional
+        Which leg, for scans that show one.
+    jobs : int
+        Scans worked on at the same time, each in a process of its own.
+    progress : callable, optional
+        Called after each scan with (done, total, name).
+
+    Returns
+    -------
+    BatchOutcome
+        What became of each scan. Written for each: ``<name>_dseg.nii.gz`` on the scan's own grid, its label table
+        ``_dseg.tsv``, ``_measures.csv`` and ``.json``, ``_qc.png``; for the run: ``report.html`` and ``run.json``.
+
+    Raises
+    ------
+    InputError
+        If there is a single scan and it cannot be used; in a batch it becomes a failed outcome and the others finish.
+    """
+    paths = find_scans(scans)
+    if not paths:
+        raise InputError("no scan was given")
+    if jobs < 1:
+        raise ParameterError(f"jobs must be 1 or more, not {jobs}")
+    description = dict(method) if method is not None else registry.describe(registry.build("tissue"))
+    registry.build(**description).fit([])
+    started = datetime.now(UTC)
+    alone = len(paths) == 1
+    work = [
+        _Job(path, name, out if alone else out / name, description, contrast, series, side)
+        for path, name in zip(paths, scan_names(paths), strict=True)
+    ]
+    if alone:
+        outcomes = [_segment(work[0])]
+        if progress is not None:
+            progress(1, 1, work[0].name)
+    else:
+        outcomes = []
+        for outcome in _outcomes(work, jobs):
+            outcomes.append(outcome)
+            if progress is not None:
+                progress(len(outcomes), len(work), outcome.name)
+        order = {item.name: position for position, item in enumerate(work)}
+        outcomes.sort(key=lambda outcome: order[outcome.name])
+    parameters = {
+        "method": description,
+        "contrast": None if contrast is None else str(contrast),
+        "series": series,
+        "side": side,
+        "jobs": jobs,
+    }
+    report = write_scan_report(
+        outcomes,
+        out / "report.html",
+        title="Thigh segmentation",
+        date=started.date().isoformat(),
+        parameters=parameters,
+    )
+    write_all_measures(outcomes, out / "measures.csv")
+    inputs = [
+        {
+            "name": outcome.name,
+            "path": str(outcome.path),
+            "sha256": outcome.input_hash,
+            "status": outcome.status,
+            "message": outcome.message,
+            "warnings": list(outcome.warnings),
+            "seconds": round(outcome.seconds, 3),
+        }
+        for outcome in outcomes
+    ]
+    RunRecord("segment", parameters, inputs, "cpu", started).write(out / "run.json")
+    return BatchOutcome(tuple(outcomes), report)
+
+
+def write_all_measures(outcomes: Sequence[ScanOutcome], path: Path) -> None:
+    """Write the structures of every scan into one table, a column ``scan`` in front; a failed scan is a row too."""
+    import pandas as pd
+
+    tables = []
+    for outcome in outcomes:
+        if outcome.measures is None:
+            tables.append(pd.DataFrame({"scan": [outcome.name], "status": ["failed"]}))
+        else:
+            table = outcome.measures.structures.copy()
+            table.insert(0, "scan", outcome.name)
+            tables.append(table)
+    write_table(pd.concat(tables, ignore_index=True), path)
+
+
+def _outcomes(work: Sequence[_Job], jobs: int) -> Iterator[ScanOutcome]:
+    """Yield the outcome of each scan as it comes; a fault in one leaves the others alone."""
+    if jobs == 1:
+        yield from map(_segment_or_fail, work)
+        return
+    from joblib import Parallel, delayed, parallel_config
+
+    # One thread a worker: the processes are what runs in parallel.
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        yield from Parallel(n_jobs=min(jobs, len(work)), return_as="generator_unordered")(
+            delayed(_segment_or_fail)(item, one_thread=True) for item in work
+        )
+
+
+def _segment_or_fail(job: _Job, *, one_thread: bool = False) -> ScanOutcome:
+    if one_thread:
+        import SimpleITK as sitk
+
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    began = time.perf_counter()
+    try:
+        return _segment(job)
+    except MusclekitError as problem:
+        message = str(problem)
+    except Exception as problem:  # a fault of ours in one scan must not take the night's batch with it
+        where = traceback.extract_tb(problem.__traceback__)[-1]
+        message = f"unexpected {type(problem).__name__} in {Path(where.filename).name}:{where.lineno}: {problem}"
+    return ScanOutcome(job.name, job.path, "failed", message=message, seconds=time.perf_counter() - began)
+
+
+def _segment(job: _Job) -> ScanOutcome:
+    began = time.perf_counter()
+    scan = open_scan(job.path, contrast=job.contrast, series=job.series)
+    method = registry.build(**job.method)
+    labels = method.segment(scan.image)
+    measures = sided_measures(labels, scan.image, side=job.side)
+    target = job.folder / f"{job.name}_dseg.nii.gz"
+    write_labels(labels, target, like=job.path)
+    write_label_table(labels.label_set, job.folder / f"{job.name}_dseg.tsv")
+    write_measures(measures, job.folder, job.name)
+    picture = write_picture(scan.image, labels, job.folder / f"{job.name}_qc.png")
+    return ScanOutcome(
+        job.name,
+        job.path,
+        "done",
+        folder=job.folder,
+        warnings=(*scan.warnings, *measures.warnings),
+        seconds=time.perf_counter() - began,
+        input_hash=file_hash(job.path),
+        measures=measures,
+        picture=picture,
+        details=scan_details(scan),
+        figures=scan_figures(scan.image, labels, measures),
+    )

@@ -1,0 +1,89 @@
+"""Check a manifest, a score table or a plan before anything is run on it."""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from musclekit import registry
+from musclekit.errors import FormatError, MissingFileError, SchemaError
+from musclekit.evaluation.scores import read_scores
+from musclekit.io import read_manifest
+from musclekit.schemas import check_schema
+
+__all__ = ["validate_file"]
+
+
+def validate_file(path: Path) -> dict[str, Any]:
+    """Check one file against its schema, and that everything it names exists.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV file is a score table if it has the columns ``metric`` and ``value``, else a manifest; a TOML file is a
+        plan.
+
+    Returns
+    -------
+    dict
+        ``file``, ``kind`` and counts of what it holds.
+
+    Raises
+    ------
+    MissingFileError
+        If the file does not exist.
+    FormatError
+        If it is neither CSV nor TOML, or is not what its name says.
+    SchemaError
+        At the first thing that is wrong; the message says where it is.
+    UnknownNameError, ParameterError
+        If a plan names a method or parameter that does not exist.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file")
+    match path.suffix.lower():
+        case ".csv":
+            return _validate_csv(path)
+        case ".toml":
+            return _validate_plan(path)
+        case other:
+            raise FormatError(f"{path}: a manifest or score table is a .csv, a plan a .toml, not '{other}'")
+
+
+def _validate_csv(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            header = next(csv.reader(stream), [])
+    except UnicodeDecodeError:
+        raise FormatError(f"{path}: not a text file") from None
+    if {"metric", "value"} <= set(header):
+        scores = read_scores(path)
+        failed = int((scores["status"] != "ok").sum())
+        return {"file": str(path), "kind": "scores", "rows": len(scores), "rows not ok": failed}
+    rows = read_manifest(path)
+    return {
+        "file": str(path),
+        "kind": "manifest",
+        "cases": len({row.case_id for row in rows}),
+        "subjects": len({row.subject for row in rows}),
+        "images": len(rows),
+        "with labels": sum(row.labels is not None for row in rows),
+    }
+
+
+def _validate_plan(path: Path) -> dict[str, Any]:
+    try:
+        plan = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise FormatError(f"{path}: not TOML: {problem}") from None
+    check_schema(plan, "plan", f"plan {path.name}")
+    method = registry.build(**plan["method"])
+    points = 1
+    for key, values in plan.get("grid", {}).items():
+        if key not in method.get_params():
+            known = ", ".join(sorted(method.get_params()))
+            raise SchemaError(f"plan {path.name}: the grid names '{key}'; the method has: {known}")
+        points *= len(values)
+    return {"file": str(path), "kind": "plan", "method": plan["method"]["name"], "grid points": points}

@@ -1,0 +1,121 @@
+"""Every registered method keeps the contract: a new one is tested by being registered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator
+
+from musclekit import registry
+from musclekit.errors import ModalityError, VoxelError
+from musclekit.image import Contrast, Image, LabelMap
+from musclekit.labels import LabelSet, label_set
+from musclekit.testing import check_refiner, check_segmenter, check_translator, example_image
+
+# What a method needs besides its defaults.
+NEEDS: dict[str, dict[str, Any]] = {
+    "translated": {"translator": {"name": "identity"}, "segmenter": {"name": "threshold"}},
+    "refined": {"segmenter": {"name": "threshold"}, "refiner": {"name": "largest-component"}},
+    "histogram-match": {"template": example_image(Contrast.CT, seed=1)},
+}
+
+
+@pytest.mark.parametrize("name", registry.names("segmenter"))
+def test_segmenters_keep_the_contract(name: str) -> None:
+    check_segmenter(registry.build(name, **NEEDS.get(name, {})))
+
+
+@pytest.mark.parametrize("name", ["tissue", "gmm", "threshold", "levelset"])
+@pytest.mark.parametrize("contrast", [Contrast.T1W, Contrast.FAT, Contrast.WATER])
+def test_segmenters_find_muscle_in_mr(name: str, contrast: Contrast) -> None:
+    method = registry.build(name)
+    if contrast not in method.contrasts:
+        pytest.skip(f"{name} does not take {contrast}")
+    image = example_image(contrast)
+    check_segmenter(method, image)
+    labels = method.segment(image)
+    muscle = labels.mask("compartment" if name == "levelset" else "muscle")
+    share = muscle[image.grid.shape[0] // 2].mean()
+    # Muscle is the ring between 0.2 and 0.78 of a radius of 0.42 sides: 0.315 of the square.
+    assert 0.2 < share < 0.42
+
+
+@pytest.mark.parametrize("name", registry.names("translator"))
+def test_translators_keep_the_contract(name: str) -> None:
+    check_translator(registry.build(name, **NEEDS.get(name, {})))
+
+
+@pytest.mark.parametrize("name", registry.names("refiner"))
+def test_refiners_keep_the_contract(name: str) -> None:
+    image = example_image(Contrast.CT)
+    labels = registry.build("threshold").segment(image)
+    check_refiner(registry.build(name, **NEEDS.get(name, {})), labels, image)
+
+
+class Plain(BaseEstimator):
+    """A segmenter to break: everything inside half the range of values is muscle."""
+
+    contrasts = frozenset({Contrast.CT})
+
+    @property
+    def label_set(self) -> LabelSet:
+        return label_set("muscle")
+
+    def fit(self, cases: object) -> Plain:
+        return self
+
+    def segment(self, image: Image) -> LabelMap:
+        if image.contrast is not Contrast.CT:
+            raise ModalityError("this method takes CT and nothing else")
+        if float(np.ptp(image.voxels)) == 0:
+            raise VoxelError("the image is constant, there is nothing to see")
+        return LabelMap(image.voxels > 0, image.grid, self.label_set)
+
+
+class Forgetful(Plain):
+    def segment(self, image: Image) -> LabelMap:
+        self.calls = getattr(self, "calls", 0) + 1
+        return LabelMap(image.voxels > 10 * self.calls, image.grid, self.label_set)
+
+
+class Greedy(Plain):
+    def segment(self, image: Image) -> LabelMap:
+        return LabelMap(image.voxels > 0, image.grid, self.label_set)
+
+
+class Shifted(Plain):
+    def segment(self, image: Image) -> LabelMap:
+        labels = super().segment(image)
+        return LabelMap(labels.voxels[1:], image.grid.crop((1, 0, 0), image.grid.shape), self.label_set)
+
+
+class Mutating(Plain):
+    def segment(self, image: Image) -> LabelMap:
+        base: Any = image.voxels.base
+        base += 1
+        return super().segment(image)
+
+
+def test_kit_passes_a_plain_method() -> None:
+    check_segmenter(Plain())
+
+
+@pytest.mark.parametrize(
+    ("method", "clause"),
+    [
+        (Forgetful(), "the same labels twice"),
+        (Greedy(), "constant image is refused"),
+        (Mutating(), "leaves its input untouched"),
+    ],
+)
+def test_kit_names_the_clause_that_is_broken(method: Plain, clause: str) -> None:
+    with pytest.raises(AssertionError, match=clause):
+        check_segmenter(method)
+
+
+def test_kit_sees_a_moved_grid() -> None:
+    image = example_image(Contrast.CT)
+    with pytest.raises(AssertionError, match="grid of the image"):
+        check_segmenter(Shifted(), image)
