@@ -93,12 +93,14 @@ COLUMNS = (
         0.01,
         meaning="The largest area across the femur: the area times the cosine of its angle to the slices.",
     ),
-    Column("hu_mean", "HU mean", "HU", 1, meaning="Mean of the Hounsfield units of its voxels."),
-    Column("hu_sd", "HU sd", "HU", 1, meaning="Standard deviation of the Hounsfield units of its voxels."),
-    Column("hu_median", "HU median", "HU", 1, meaning="Median of the Hounsfield units of its voxels."),
-    Column("hu_fat_fraction", "Fat", "% of voxels", 1, 100, meaning="Voxels of -190 to -30 HU."),
-    Column("hu_low_fraction", "Low", "% of voxels", 1, 100, meaning="Voxels of low attenuation, -29 to 29 HU."),
-    Column("hu_normal_fraction", "Normal", "% of voxels", 1, 100, meaning="Voxels of normal muscle, 30 to 150 HU."),
+    Column(
+        "hu_mean", "HU mean", "HU", 1, meaning="Mean of the Hounsfield units of its voxels; sd and median likewise."
+    ),
+    Column("hu_sd", "HU sd", "HU", 1),
+    Column("hu_median", "HU median", "HU", 1),
+    Column("hu_fat_fraction", "HU fat", "%", 1, 100, meaning="Share of voxels in the class of fat, −190 to −30 HU."),
+    Column("hu_low_fraction", "HU low", "%", 1, 100, meaning="Share of voxels of low attenuation, −29 to 29 HU."),
+    Column("hu_normal_fraction", "HU normal", "%", 1, 100, meaning="Share of voxels of normal muscle, 30 to 150 HU."),
     Column(
         "fat_fraction_voxel_mean",
         "FF voxel mean",
@@ -129,7 +131,7 @@ COLUMNS = (
         "Asymmetry",
         "%",
         1,
-        meaning="100 (R - L) / ((R + L) / 2), of each quantity: positive where the right side has more.",
+        meaning="100 (R − L) / ((R + L) / 2), of each quantity: positive where the right side has more.",
     ),
 )
 

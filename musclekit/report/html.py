@@ -281,10 +281,10 @@ def _cell(column: Column, value: Any) -> _Cell:
 def _glossary(report: Report) -> list[tuple[str, str]]:
     """Heading and meaning of every column that some table shows."""
     frames = [table.frame for table in report.tables]
-    frames += [
-        frame for scan in report.scans for frame in (scan.structures, scan.slices, scan.asymmetry) if frame is not None
-    ]
-    return list(dict.fromkeys((c.heading, c.meaning) for frame in frames for c in _shown(frame) if c.meaning))
+    for scan in report.scans:
+        frames += [frame for frame in (scan.structures, scan.slices, scan.asymmetry) if frame is not None]
+    shown = {column for frame in frames for column in _shown(frame)}
+    return [(column.heading, column.meaning) for column in COLUMNS if column in shown and column.meaning]
 
 
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

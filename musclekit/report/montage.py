@@ -200,7 +200,8 @@ def draw_slices(image: Image, labels: LabelMap, slices: Sequence[int], *, panel_
         picture = cv2.resize(crop, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
         rgb = np.repeat(np.clip(picture, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
         here = i[top:bottom, left:right]
-        drawn = tuple(label for label in labels.label_set if label.id in set(np.unique(here).tolist()))
+        present = set(np.flatnonzero(np.bincount(here.ravel())).tolist())
+        drawn = tuple(label for label in labels.label_set if label.id in present)
         _draw_labels(rgb, here, drawn)
         panels.append(Panel(z, _level_mm(image.grid, view, z), rgb, scale, (black, white), drawn))
     return panels
@@ -369,7 +370,7 @@ def _compose(panels: Sequence[Panel], columns: int, width_px: int, facts: Sequen
     row_height = line + panel_height + GAP_PX
     head = math.ceil(len(panels) / columns) * row_height
 
-    figure = Figure(dpi=72)  # at 72 dots an inch a point is a pixel
+    figure = Figure(dpi=72, facecolor="none")  # at 72 dots an inch a point is a pixel
     canvas: Any = FigureCanvasAgg(figure)  # its methods are untyped
 
     def text_width(text: str) -> float:
@@ -410,10 +411,13 @@ def _compose(panels: Sequence[Panel], columns: int, width_px: int, facts: Sequen
         sheet[y - half : y + half, entry.x : entry.x + 2 * half] = _rgb(entry.color)
         text(entry.x + 2 * half + 0.4 * letters, y, entry.name, letters, INK)
 
-    figure.figimage(sheet, origin="upper")
+    # The text lies on a clear ground and is laid over the picture here, where it stands: matplotlib would resample it.
     canvas.draw()
-    bgr = cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
-    _, encoded = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    rgba = np.asarray(canvas.buffer_rgba())
+    written = rgba[..., 3] > 0
+    share = rgba[written][:, 3:] / 255.0
+    sheet[written] = np.round(sheet[written] * (1 - share) + rgba[written][:, :3] * share)
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 6])
     return bytes(encoded.tobytes())
 
 
