@@ -4,8 +4,10 @@ SimpleITK, nibabel and pydicom are loaded by the first call that needs them.
 """
 
 from musclekit.io.atomic import replacing
+from musclekit.io.dicom import Series, list_series
 from musclekit.io.formats import stem
 from musclekit.io.label_table import write_label_table
+from musclekit.io.manifest import ManifestRow, group_rows, load_case, read_manifest, write_manifest
 from musclekit.io.volumes import (
     Scan,
     guess_contrast,
@@ -17,14 +19,21 @@ from musclekit.io.volumes import (
 )
 
 __all__ = [
+    "ManifestRow",
     "Scan",
+    "Series",
+    "group_rows",
     "guess_contrast",
+    "list_series",
+    "load_case",
     "open_scan",
     "read",
     "read_labels",
+    "read_manifest",
     "replacing",
     "stem",
     "write_image",
     "write_label_table",
     "write_labels",
+    "write_manifest",
 ]
