@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -437,7 +437,10 @@ def scan_figures(measures: Measures, labels: LabelMap, image: Image) -> list[Fig
             for side in ("right", "left", None)
         }
         if any(hu.size for hu in values.values()):
-            found.append(hu_histogram({side: hu for side, hu in values.items() if hu.size}))
+            figure = hu_histogram({side: hu for side, hu in values.items() if hu.size})
+            names = list(dict.fromkeys(label.name for label in muscle))
+            what = " and ".join(names) if len(names) < 3 else "all muscles"
+            found.append(replace(figure, caption=f"Voxels of {what}. {figure.caption}"))
     mean, _ = FAT_FRACTION_COLUMNS
     if mean in measures.structures and measures.structures[mean].notna().any():
         found.append(fat_fraction_bars(measures.structures, colors))

@@ -37,6 +37,8 @@ MARGIN_MM = 8.0
 GAP_PX = 10
 MAX_PANEL_PX = 760
 MIN_WIDTH_PX = 560
+#: No panel is longer than so many times the width asked for.
+MAX_ELONGATION = 2.0
 FILL_OPACITY = 0.20
 
 BACKGROUND = (15, 17, 20)
@@ -99,9 +101,7 @@ class _View:
     def plane(self, voxels: NDArray[Any], index: int) -> NDArray[Any]:
         """One slice with the front in row 0 and the patient's right in column 0."""
         plane = voxels.transpose(self.axes)[index]
-        return np.ascontiguousarray(
-            plane[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1],
-        )
+        return np.ascontiguousarray(plane[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1])
 
 
 def grey_window(values: NDArray[np.floating[Any]], contrast: Contrast) -> tuple[float, float]:
@@ -166,7 +166,7 @@ def draw_slices(image: Image, labels: LabelMap, slices: Sequence[int], *, panel_
     slices : sequence of int
         Array indices along the axis that runs from foot to head.
     panel_px : int
-        Width of each panel in pixels.
+        Width of each panel in pixels; a body more than twice as long as wide is drawn narrower.
 
     Returns
     -------
@@ -191,8 +191,9 @@ def draw_slices(image: Image, labels: LabelMap, slices: Sequence[int], *, panel_
     inside = np.concatenate([g[b] for g, b in zip(grey, bodies, strict=True)])
     black, white = grey_window(inside if inside.size else np.concatenate([g.ravel() for g in grey]), image.contrast)
 
-    scale = panel_px / ((right - left) * dx)
-    size = (panel_px, max(1, round((bottom - top) * dy * scale)))
+    width_mm, height_mm = (right - left) * dx, (bottom - top) * dy
+    scale = panel_px / max(width_mm, height_mm / MAX_ELONGATION)
+    size = (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
     panels = []
     for z, g, i in zip(slices, grey, ids, strict=True):
         crop = np.clip((g[top:bottom, left:right] - black) * (255.0 / (white - black)), 0, 255)
@@ -247,10 +248,10 @@ def montage(
         if value is not None and value < least:
             raise ParameterError(f"{name} must be {least} or more, not {value}")
     slices = choose_slices(labels, max_slices)
-    # A first drawing a few pixels wide costs nothing and tells the shape of the frame, which decides the columns.
-    probe = draw_slices(image, labels, slices[:: max(1, len(slices) // 3)], panel_px=64)[0].rgb.shape
     if columns is None:
-        columns = _best_columns(len(slices), aspect=probe[1] / probe[0])
+        # A drawing of a few small slices costs next to nothing and tells the shape of the body.
+        height, width, _ = draw_slices(image, labels, slices[:: max(1, len(slices) // 3)], panel_px=64)[0].rgb.shape
+        columns = _best_columns(len(slices), aspect=width / height)
     columns = min(columns, len(slices))
     panel_px = max(48, min(MAX_PANEL_PX, (width_px - (columns + 1) * GAP_PX) // columns))
     panels = draw_slices(image, labels, slices, panel_px=panel_px)
@@ -277,7 +278,7 @@ def _best_columns(count: int, aspect: float) -> int:
 
     def cost(columns: int) -> float:
         rows = math.ceil(count / columns)
-        return abs(math.log(columns * aspect / rows / 1.5)) + 0.8 * (columns * rows - count) / count
+        return abs(math.log(columns * aspect / rows / 1.5)) + 2 * (columns * rows - count) / count
 
     return min(range(1, min(count, 6) + 1), key=cost)
 
@@ -299,7 +300,7 @@ def _body(grey: NDArray[np.float32], labelled: NDArray[np.bool_], contrast: Cont
     area = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
     area[0] = 0
     keep = area >= 0.25 * max(1.0, area.max())
-    keep[np.unique(pieces[labelled])] = True
+    keep |= np.bincount(pieces[labelled], minlength=keep.size) > 0
     keep[0] = False
     body: NDArray[np.bool_] = keep[pieces] | labelled
     return body

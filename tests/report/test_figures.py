@@ -175,7 +175,8 @@ def test_a_scan_has_the_figures_that_its_measures_allow():
     labels, image = scan(Contrast.CT)
     figures = scan_figures(measure(labels, image), labels, image)
     assert [figure.title for figure in figures] == ["Area along the thigh", "Hounsfield units of muscle"]
-    assert "Median: 55 HU" in figures[1].caption  # bone has no part in it
+    # Bone has no part in it; fat between the muscles has.
+    assert figures[1].caption.startswith("Voxels of muscle and intermuscular fat. Median: 55 HU.")
 
     labels, fat = scan(Contrast.FAT)
     water = Image(np.abs(fat.voxels) + 1, fat.grid, Contrast.WATER)

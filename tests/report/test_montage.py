@@ -178,7 +178,9 @@ def test_any_small_volume_makes_a_picture(shape, spacing, seed, contrast):
     image = Image(rng.normal(0, 300, shape), grid, contrast)
     labels = LabelMap(rng.integers(0, 23, shape), grid, label_set("hip-thigh-22"))
     panels = draw_slices(image, labels, range(shape[0]), panel_px=80)
-    assert len({panel.rgb.shape for panel in panels}) == 1
+    (size,) = {panel.rgb.shape for panel in panels}
+    assert size[0] <= 160
+    assert size[1] <= 80
 
 
 @pytest.mark.parametrize("contrast", [Contrast.CT, Contrast.T1W])
