@@ -42,8 +42,12 @@ FIELD_SCALE_Z_MM = 8.0
 FIELD_CELL_MM = 3.0
 FIELD_PASSES = 8
 
-#: Share of the ring's grey value in that of the interior above which fat is bright.
-BRIGHT_RATIO = 1.3
+#: Fat is bright when the ring's median exceeds the interior's lower quartile this many times. On 35 real scans the
+#: ratio lay at 1.8 to 7.6 where fat is bright, and at 0.6 to 1.3 where it is not.
+BRIGHT_RATIO = 1.5
+
+#: Air that reaches into a leg less than this wide is no air: it is bone at the edge of the picture, or a dark shade.
+GAP_MM = 20.0
 
 #: Where fat is dark it is at least this much darker than muscle, or brightness does not tell it.
 MAX_FAT_LEVEL = 0.6
@@ -64,6 +68,8 @@ BONE_SCORE = 0.4
 #: What one mm of shift between neighbouring planes costs in the same score.
 BONE_SHIFT_PRICE = 0.02
 MAX_CORTEX_MM = 9.0
+#: Cortex is darker than this part of muscle.
+DARK_BONE = 0.75
 
 #: Muscle in smaller pieces is a vessel or a nerve.
 LEAST_MUSCLE_MM2 = 20.0
@@ -111,7 +117,9 @@ def mr_tissues(
         return labels
     box = ndimage.find_objects(body.astype(np.uint8))[0]
     spacing = image.grid.spacing
-    grey, inside, leg = image.voxels[box], body[box], legs[box]
+    grey = image.voxels[box]
+    leg = _without_gaps(legs[box], spacing)
+    inside = body[box] | (leg > 0)
     depth = skin_depth(inside, spacing)
     bright = image.contrast.fat_is_bright
     if bright is None:
@@ -122,8 +130,8 @@ def mr_tissues(
     compartment = muscle_compartment(share, leg, inside, depth, spacing)
     marrow, cortex = femur(share, relative, compartment, leg, spacing, bright, cortex_mm=cortex_mm)
     bone = marrow | cortex
-    opened = _each_plane(np.clip(share, 0, 1.2), cv2.MORPH_OPEN, _disk(streak_mm / 2, spacing))
-    muscle = _without_specks(compartment & ~bone & (opened < infiltrated_share), LEAST_MUSCLE_MM2, spacing)
+    fat = _thick(share >= infiltrated_share, streak_mm, spacing)
+    muscle = _without_specks(compartment & ~bone & ~fat, LEAST_MUSCLE_MM2, spacing)
     ids = {label.name: label.id for label in label_set("tissue")}
     found = labels[box]
     found[(leg > 0) & (depth > SKIN_MM)] = ids["subcutaneous fat"]
@@ -165,13 +173,13 @@ def fat_is_bright(grey: Grey, body: Mask, depth: Grey) -> bool:
     Returns
     -------
     bool
-        True if the upper quartile of the ring is at least 1.3 times the median of the interior.
+        True if the median of the ring is 1.5 times the lower quartile of the interior, which is muscle, or more.
     """
     ring = body & (depth > SKIN_MM) & (depth < 2 * SKIN_MM)
     interior = body & (depth > 5 * SKIN_MM)
     if not (ring.any() and interior.any()):
         ring = interior = body
-    return bool(np.quantile(grey[ring], 0.75) > BRIGHT_RATIO * np.median(grey[interior]))
+    return bool(np.median(grey[ring]) > BRIGHT_RATIO * np.quantile(grey[interior], 0.25))
 
 
 def even_brightness(grey: Grey, body: Mask, depth: Grey, spacing: Spacing, bright_fat: bool) -> Grey:
@@ -356,24 +364,25 @@ def femur(
     """
     marrow = np.zeros(share.shape, dtype=np.bool_)
     cortex = np.zeros(share.shape, dtype=np.bool_)
-    fat = share > (0.5 if bright_fat else 0.7)
-    fat = (
-        _each_plane((fat & compartment).astype(np.uint8), cv2.MORPH_OPEN, _disk(1.0 if bright_fat else 3.0, spacing))
-        > 0
-    )
     lean = relative[compartment & (share < 0.3)]
-    muscle_level = float(np.median(lean)) if lean.size else 0.0
+    dark = relative < DARK_BONE * float(np.median(lean)) if lean.size else np.zeros_like(compartment)
+    opening = _disk(1.0 if bright_fat else 3.0, spacing)
     for number in np.unique(legs[legs > 0]):
-        spots = [
-            _spots(fat[z] & (legs[z] == number), share[z], compartment[z] & (legs[z] == number), spacing)
-            for z in range(len(share))
-        ]
+        spots = []
+        for z, plane in enumerate(compartment & (legs == number)):
+            kinds = [plane & (share[z] > (0.5 if bright_fat else 0.7))]
+            if bright_fat:
+                # Marrow that is no fat, in the old and the young, is told by the dark cortex around it.
+                rim = plane & dark[z]
+                kinds.append(ndimage.binary_fill_holes(rim) & ~rim)
+            candidates = [cv2.morphologyEx(kind.astype(np.uint8), cv2.MORPH_OPEN, opening) > 0 for kind in kinds]
+            spots.append([spot for found in candidates for spot in _spots(found, share[z], plane, spacing)])
         for z, spot in enumerate(_steadiest(spots, spacing)):
             if spot is None:
                 continue
             if bright_fat:
                 marrow[z] |= spot.mask
-                cortex[z] |= _rim(spot.mask, relative[z], compartment[z], muscle_level, spacing, cortex_mm)
+                cortex[z] |= _rim(spot.mask, dark[z], compartment[z], spacing, cortex_mm)
             else:
                 inner = ndimage.distance_transform_edt(spot.mask, sampling=spacing[1:]) > cortex_mm
                 marrow[z] |= inner
@@ -461,14 +470,11 @@ def _shift_price(first: _Spot, second: _Spot, spacing: Spacing) -> float:
     return BONE_SHIFT_PRICE * max(0.0, shift - 0.6 * spacing[0])
 
 
-def _rim(
-    marrow: Mask, relative: Grey, compartment: Mask, muscle_level: float, spacing: Spacing, cortex_mm: float
-) -> Mask:
+def _rim(marrow: Mask, dark: Mask, compartment: Mask, spacing: Spacing, cortex_mm: float) -> Mask:
     """Return the dark rim about the marrow; where the image does not show it, a rim of `cortex_mm`."""
     outside = ndimage.distance_transform_edt(~marrow, sampling=spacing[1:])
     near = (outside > 0) & (outside <= MAX_CORTEX_MM) & compartment
-    calm = cv2.GaussianBlur(relative, (0, 0), sigmaX=1.0 / spacing[2], sigmaY=1.0 / spacing[1])
-    dark = near & ((calm < 0.6 * muscle_level) | (outside <= 1.5))
+    dark = near & (dark | (outside <= 1.5))
     numbered, _ = ndimage.label(dark)
     touching = np.unique(numbered[(outside <= 1.5) & dark])
     rim = np.isin(numbered, touching[touching > 0])
@@ -552,6 +558,27 @@ def _disk(radius_mm: float, spacing: Spacing) -> NDArray[np.uint8]:
 def _each_plane(volume: NDArray[T], operation: int, element: NDArray[np.uint8]) -> NDArray[T]:
     """Grey morphology of each plane."""
     return np.stack([cv2.morphologyEx(plane, operation, element) for plane in volume])
+
+
+def _thick(mask: Mask, thickness_mm: float, spacing: Spacing) -> Mask:
+    """Return the parts of a mask that are thicker, with the corners that an opening rounds off."""
+    disk = _disk(thickness_mm / 2, spacing)
+    core = _each_plane(mask.astype(np.uint8), cv2.MORPH_OPEN, disk)
+    return mask & (_each_plane(core, cv2.MORPH_DILATE, disk) > 0)
+
+
+def _without_gaps(legs: NDArray[np.integer], spacing: Spacing) -> NDArray[np.integer]:
+    """Close each leg over gaps narrower than `GAP_MM`, also where they open to the edge of the picture."""
+    closed = legs.copy()
+    disk = _disk(GAP_MM / 2, spacing)
+    edge = max(disk.shape)
+    for number in np.unique(legs[legs > 0]):
+        for z, plane in enumerate(legs == number):
+            if plane.any():
+                padded = cv2.morphologyEx(np.pad(plane.astype(np.uint8), edge, mode="edge"), cv2.MORPH_CLOSE, disk)
+                whole = ndimage.binary_fill_holes(padded)[edge:-edge, edge:-edge]
+                closed[z][whole & (closed[z] == 0)] = number
+    return closed
 
 
 def _without_specks(mask: Mask, least_mm2: float, spacing: Spacing) -> Mask:
