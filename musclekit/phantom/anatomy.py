@@ -81,7 +81,10 @@ FULL_LABEL[1 : len(MUSCLES) + 1] = np.arange(1, len(MUSCLES) + 1)
 FULL_LABEL.flags.writeable = False
 
 #: Fat stands round a vessel out to this many times its radius.
-SHEATH = 1.5
+SHEATH = 1.3
+
+#: Distance from the edge of a muscle's ellipse at which the septa beside it begin to widen.
+CORNER_MM = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +200,8 @@ def rasterise(
     fractions[Tissue.AIR] = 1
     sides = np.zeros(grid.shape, dtype=np.uint8)
     nz, ny, nx = supersampling
-    offsets_z, offsets_y, offsets_x = ((np.arange(n) + 0.5) / n - 0.5 for n in supersampling)
+    _, offsets_y, offsets_x = ((np.arange(n) + 0.5) / n - 0.5 for n in supersampling)
+    offsets_z = _staggered(nz, ny * nx)
     for leg in legs.values():
         left = leg.side == "left"
         rows, columns = _window(leg, grid)
@@ -216,18 +220,27 @@ def rasterise(
             structure[k, rows, columns] = _structures(profile, k, centre)
 
         rays = [_Rays(outward * (x + dx * ox), y + dy * oy) for oy in offsets_y for ox in offsets_x]
-        heights = (z[:, None] + slab * offsets_z).ravel()
+        heights = (z[:, None] + slab * offsets_z.ravel()).ravel()
         profile = leg.shape.at(leg.level(heights))
         window = (len(y), len(x))
         place = np.arange(window[0] * window[1])
         for k in range(grid.shape[0]):
             counts = np.zeros((len(Tissue), window[0] * window[1]), dtype=np.float32)
-            for j in range(k * nz, (k + 1) * nz):
-                for ray in rays:
-                    found = TISSUE_OF_STRUCTURE[_structures(profile, j, ray)]
-                    counts[found.ravel(), place] += 1
-            fractions[:, k, rows, columns] = counts.reshape(-1, *window) / (nz * ny * nx)
+            for j in range(offsets_z.size):
+                found = TISSUE_OF_STRUCTURE[_structures(profile, k * offsets_z.size + j, rays[j % len(rays)])]
+                counts[found.ravel(), place] += 1
+            fractions[:, k, rows, columns] = counts.reshape(-1, *window) / offsets_z.size
     return Anatomy(grid, structure, fractions, sides)
+
+
+def _staggered(nz: int, in_plane: int) -> NDArray[np.float64]:
+    """Heights of the points of a voxel, as shares of the slab about its middle, shape (nz, in_plane).
+
+    No two are alike: a border that leans is smeared over a thick slice rather than seen nz times.
+    """
+    within = (np.arange(in_plane) + 0.5) / in_plane
+    # To and fro, so that no corner of the voxel is only looked at above or below its middle.
+    return np.stack([(k + (within if k % 2 == 0 else within[::-1])) / nz - 0.5 for k in range(nz)])
 
 
 def cross_sections(
@@ -297,18 +310,17 @@ def _structures(profile: LegProfile, k: int, rays: _Rays) -> NDArray[np.uint8]:
     found[rays.radius < skin - shape.skin] = Structure.SUBCUTANEOUS
     found[rays.radius < compartment] = Structure.FASCIA
     inside = rays.radius < compartment - shape.fascia
-    u, v = rays.u[inside], rays.v[inside]
-    deep = _muscles(profile, k, u, v)
+    found[inside] = _muscles(profile, k, rays.u[inside], rays.v[inside])
+    soft = found > 0
     for vu, vv, radius in profile.vessels[k]:
-        apart = (u - vu) ** 2 + (v - vv) ** 2
-        deep[(apart < (SHEATH * radius) ** 2) & (deep != Structure.VESSEL)] = Structure.CLEFT
-        deep[apart < radius**2] = Structure.VESSEL
+        apart = (rays.u - vu) ** 2 + (rays.v - vv) ** 2
+        found[inside & (apart < (SHEATH * radius) ** 2) & (found != Structure.VESSEL)] = Structure.CLEFT
+        found[soft & (apart < radius**2)] = Structure.VESSEL
     fu, fv, a, b = profile.femur[k]
     wall = profile.cortex[k]
-    u, v = u - fu, v - fv
-    deep[(u / a) ** 2 + (v / b) ** 2 < 1] = Structure.CORTEX
-    deep[(u / (a - wall)) ** 2 + (v / (b - wall)) ** 2 < 1] = Structure.MARROW
-    found[inside] = deep
+    u, v = rays.u - fu, rays.v - fv
+    found[inside & ((u / a) ** 2 + (v / b) ** 2 < 1)] = Structure.CORTEX
+    found[inside & ((u / (a - wall)) ** 2 + (v / (b - wall)) ** 2 < 1)] = Structure.MARROW
     return found
 
 
@@ -348,5 +360,7 @@ def _muscles(profile: LegProfile, k: int, u: NDArray[np.float64], v: NDArray[np.
     nearest[best, everyone] = np.inf
     second = nearest.min(axis=0)
     found: NDArray[np.uint8] = (muscle[starts] + 1).astype(np.uint8)[best]
-    found[(first > shape.cleft) | (second - first < shape.septum)] = Structure.CLEFT
+    # Septa widen towards the corners, far from the middle of either muscle: muscles are round.
+    septum = shape.septum * (1 + np.clip((first + CORNER_MM) / CORNER_MM, 0, 2))
+    found[(first > shape.cleft) | (second - first < septum)] = Structure.CLEFT
     return found

@@ -65,14 +65,14 @@ class Appearance:
 
 #: Signal of water and of fat in each tissue, which a Dixon scan tells apart: their sum is the density of protons.
 #: Muscle free of infiltration holds the trace of fat that its cells do.
-WATER_DENSITY = Appearance(0.0, 0.98, 0.05, 0.12, 0.06, 0.08, 0.25, 0.55, 0.35, 0.05)
-FAT_DENSITY = Appearance(0.0, 0.02, 0.02, 0.83, 0.94, 0.90, 0.03, 0.0, 0.05, 0.95)
+WATER_DENSITY = Appearance(0.0, 0.98, 0.05, 0.06, 0.06, 0.08, 0.25, 0.55, 0.35, 0.05)
+FAT_DENSITY = Appearance(0.0, 0.02, 0.02, 0.93, 0.93, 0.90, 0.03, 0.0, 0.05, 0.95)
 
 #: Grey values of the pure tissues. CT: HU at 120 kV. T1w: muscle a third of fat, flowing blood and cortex dark.
 APPEARANCE: dict[Contrast, Appearance] = {
     Contrast.CT: Appearance(-1000, 55, 1350, -40, -105, -95, 58, 42, 20, -100),
-    Contrast.T1W: Appearance(0, 330, 40, 880, 1000, 950, 150, 110, 280, 960),
-    Contrast.T2W: Appearance(0, 260, 30, 720, 820, 790, 110, 160, 240, 780),
+    Contrast.T1W: Appearance(0, 330, 40, 1000, 1000, 950, 150, 110, 280, 960),
+    Contrast.T2W: Appearance(0, 260, 30, 800, 820, 790, 110, 160, 240, 780),
     Contrast.STIR: Appearance(0, 420, 30, 90, 70, 80, 150, 380, 260, 75),
     Contrast.FAT: FAT_DENSITY.scaled(1000),
     Contrast.WATER: WATER_DENSITY.scaled(1000),
@@ -120,8 +120,8 @@ IDEAL = Scanner()
 def default_scanner(contrast: Contrast) -> Scanner:
     """Return the scanner that a contrast is acquired on when none is given."""
     if contrast is Contrast.CT:
-        return Scanner(noise=12.0, noise_grain_mm=0.7, streaks=6.0)
-    return Scanner(noise=18.0, bias=0.10, shading=0.12)
+        return Scanner(noise=15.0, noise_grain_mm=0.8, streaks=8.0)
+    return Scanner(noise=10.0, bias=0.12, shading=0.15)
 
 
 def signal(anatomy: Anatomy, fat: NDArray[np.float32], appearance: Appearance) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from musclekit.errors import ParameterError
 from musclekit.image import Grid
 from musclekit.labels import SIDES, Side
-from musclekit.phantom.anatomy import Anatomy
+from musclekit.phantom.anatomy import Anatomy, Structure, Tissue
 from musclekit.phantom.shape import GRADES, MUSCLES, Grade
 
 __all__ = ["FAT_SHARE", "Texture", "draw_fat_shares", "infiltrate", "smooth_noise"]
@@ -27,24 +27,27 @@ FAT_SHARE: dict[Grade, tuple[float, float]] = {
     "healthy": (0.01, 0.04),
     "minor": (0.07, 0.13),
     "moderate": (0.20, 0.32),
-    "severe": (0.48, 0.66),
+    "severe": (0.56, 0.74),
 }
 
 #: How readily each muscle is infiltrated, relative to the thigh as a whole: sartorius and gracilis are spared longest,
 #: the hamstrings and adductors go first (the order of the fat fractions published with the Huashan scans).
 SUSCEPTIBILITY = {
-    "sartorius": 0.55,
+    "sartorius": 0.45,
     "rectus femoris": 0.90,
     "vastus lateralis": 0.90,
     "vastus intermedius": 0.95,
     "vastus medialis": 0.90,
     "adductor magnus": 1.15,
-    "gracilis": 0.50,
+    "gracilis": 0.40,
     "biceps femoris long head": 1.25,
     "semitendinosus": 1.15,
     "semimembranosus": 1.25,
     "biceps femoris short head": 0.95,
 }
+
+#: Distance from the middle of the femur at which streaks have the width that a texture states.
+STREAK_RADIUS_MM = 40.0
 
 
 @dataclass(frozen=True)
@@ -53,26 +56,40 @@ class Texture:
 
     Parameters
     ----------
-    mottle_mm, streak_mm : float
-        Scale across the fibres of the coarse and of the fine part.
+    mottle_mm, grain_mm : float
+        Scale of the two kinds of mottling.
+    streak_mm : float
+        Scale across the streaks, 40 mm from the femur.
+    elongation : float
+        How many times longer than wide a streak is.
+    pennation, sway_mm : float
+        Largest angle between streaks and the rays from the femur, in degrees, and how far streaks sway.
     along_mm : float
         Scale along the thigh, in which direction the fibres run.
-    mottle, streaks, border : float
-        Weights of the coarse part, the streaks, and the pull of the septa.
+    mottle, grain, streaks, border : float
+        Weights of coarse and fine mottling, of the streaks, and of the pull of the septa.
     border_mm : float
         Depth to which the septa pull.
     steepness : float
         Of the logistic curve: large makes fat and muscle stand side by side, small blends them.
+    diffuse : float
+        Share of fat, at most, that lies evenly in a whole muscle; never more than 0.4 of all its fat.
     """
 
     mottle_mm: float = 7.0
-    streak_mm: float = 1.8
+    grain_mm: float = 1.2
+    streak_mm: float = 1.5
+    elongation: float = 5.0
+    pennation: float = 60.0
+    sway_mm: float = 4.0
     along_mm: float = 25.0
-    mottle: float = 0.9
-    streaks: float = 1.0
+    mottle: float = 0.8
+    grain: float = 0.45
+    streaks: float = 0.55
     border: float = 0.9
     border_mm: float = 4.0
-    steepness: float = 2.2
+    steepness: float = 2.0
+    diffuse: float = 0.05
 
 
 def draw_fat_shares(rng: np.random.Generator, grade: Grade) -> dict[str, float]:
@@ -177,7 +194,8 @@ def infiltrate(
     Returns
     -------
     ndarray of float32, shape (Z, Y, X)
-        0 to 1; 0 outside muscle. Its mean over a muscle is the share asked for, to 1e-3.
+        0 to 1; 0 where there is no muscle. Its mean over the voxels whose centre lies in a muscle is the share asked
+        for, to 1e-3.
 
     Raises
     ------
@@ -200,22 +218,82 @@ def infiltrate(
         if not 0 <= share <= 1:
             raise ParameterError(f"a share of fat lies between 0 and 1, not {share:g} ({MUSCLES[structure - 1]})")
         where = inside[start:stop]
-        fat.ravel()[where] = _with_mean(field.ravel()[where], share, look.steepness)
+        fat.ravel()[where] = _with_mean(field.ravel()[where], share, look)
+    return _spread(fat, anatomy)
+
+
+def _spread(fat: NDArray[np.float32], anatomy: Anatomy) -> NDArray[np.float32]:
+    """Give voxels that hold some muscle, but whose centre lies outside it, the share of the muscle beside them."""
+    muscle = anatomy.is_muscle
+    rim = (anatomy.fractions[Tissue.MUSCLE] > 0) & ~muscle
+    for k in np.flatnonzero(rim.any(axis=(1, 2))):
+        weight = cv2.blur(muscle[k].astype(np.float32), (3, 3), borderType=cv2.BORDER_CONSTANT)
+        summed = cv2.blur(fat[k], (3, 3), borderType=cv2.BORDER_CONSTANT)
+        here = rim[k]
+        fat[k][here] = summed[here] / np.maximum(weight[here], np.float32(1e-3))
     return fat
 
 
 def _field(anatomy: Anatomy, rng: np.random.Generator, look: Texture) -> NDArray[np.float32]:
     """Return what makes one place fattier than another: mottling, streaks and the nearness of septa."""
     grid = anatomy.grid
-    mottle = smooth_noise(rng, grid, look.mottle_mm, look.along_mm)
-    # Zero crossings of smooth noise are sheets; cut across they are the thin lines that fat follows between fibres.
-    sheets = smooth_noise(rng, grid, look.streak_mm * 1.6, look.along_mm)
-    streaks = np.exp(-(sheets**2) / 0.18) - 0.4
-    grain = smooth_noise(rng, grid, look.streak_mm * 0.6, look.along_mm)
-    depth = _depth_mm(anatomy)
-    field = look.mottle * mottle + look.streaks * (1.2 * streaks + 0.6 * grain)
-    field += np.float32(look.border) * np.exp(depth * np.float32(-1 / look.border_mm))
-    return field.astype(np.float32, copy=False)
+    field = np.float32(look.mottle) * smooth_noise(rng, grid, look.mottle_mm, look.along_mm)
+    field += np.float32(look.grain) * smooth_noise(rng, grid, look.grain_mm, look.along_mm)
+    for side in (1, 2):
+        leg = anatomy.is_muscle & (anatomy.sides == side)
+        if leg.any():
+            field[leg] += np.float32(look.streaks) * _streaks(anatomy, side, rng, look)[leg]
+    field += np.float32(look.border) * np.exp(_depth_mm(anatomy) * np.float32(-1 / look.border_mm))
+    return field
+
+
+def _streaks(anatomy: Anatomy, side: int, rng: np.random.Generator, look: Texture) -> NDArray[np.float32]:
+    """Thin lines that radiate from the femur of one leg, as the fibre bundles do; mean about 0, deviation about 1."""
+    grid = anatomy.grid
+    planes, rows, columns = grid.shape
+    _, dy, dx = grid.spacing
+    centre = _bone_centre(anatomy, side)
+    y = (np.arange(rows, dtype=np.float32)[:, None] - np.float32(centre[0])) * np.float32(dy)
+    x = (np.arange(columns, dtype=np.float32) - np.float32(centre[1])) * np.float32(dx)
+    radius = np.hypot(y, x)
+    # A polar canvas, 1 mm along the ray and 1 mm along the arc at a typical distance from the bone; past both ends of
+    # the arc the canvas goes on with its beginning, so that no seam shows.
+    around = int(2 * np.pi * STREAK_RADIUS_MM)
+    angle = (np.arctan2(y, x) + np.float32(np.pi)) * np.float32(around / (2 * np.pi))
+    outward = int(radius.max()) + 2
+    lengthwise = max(look.streak_mm, 1.0) * look.elongation
+    pad = int(4 * look.streak_mm) + 2
+    keep = float(np.exp(-grid.spacing[0] / look.along_mm))
+    # Fibres meet the ray at an angle of their own in each muscle: they follow spirals, and sway.
+    turn = np.zeros(max(Structure) + 1, dtype=np.float32)
+    turn[1 : len(MUSCLES) + 1] = (
+        rng.uniform(-1, 1, len(MUSCLES)) * STREAK_RADIUS_MM * np.tan(np.deg2rad(look.pennation))
+    )
+    curl = np.log(np.maximum(radius, 5) / np.float32(STREAK_RADIUS_MM))
+    sway = np.float32(look.sway_mm) * smooth_noise(rng, grid, 10.0, look.along_mm)
+    streaks = np.empty(grid.shape, dtype=np.float32)
+    canvas = np.zeros((outward, around), dtype=np.float32)
+    for k in range(planes):
+        fresh = rng.standard_normal((outward, around), dtype=np.float32)
+        canvas = fresh if k == 0 else np.float32(keep) * canvas + np.float32(np.sqrt(1 - keep**2)) * fresh
+        wrapped = np.pad(canvas, ((0, 0), (pad, pad)), mode="wrap")
+        smooth = cv2.GaussianBlur(wrapped, (0, 0), sigmaX=look.streak_mm, sigmaY=lengthwise)
+        smooth *= np.float32(1 / smooth.std())
+        # Where smooth noise crosses zero there are lines; they are where fat runs between the bundles.
+        lines = np.exp(smooth * smooth * np.float32(-1 / 0.15))
+        turned = np.mod(angle + turn[anatomy.structure[k]] * curl + sway[k], np.float32(around)) + np.float32(pad)
+        streaks[k] = cv2.remap(lines, turned, radius, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    return (streaks - np.float32(0.27)) * np.float32(3.0)
+
+
+def _bone_centre(anatomy: Anatomy, side: int) -> tuple[float, float]:
+    """Row and column, in voxels, of the middle of the femur of one leg; of the leg when no femur is there."""
+    leg = (anatomy.structure > 0) & (anatomy.sides == side)
+    bone = leg & ((anatomy.structure == Structure.CORTEX) | (anatomy.structure == Structure.MARROW))
+    shadow = (bone if bone.any() else leg).sum(axis=0)
+    rows, columns = (np.arange(n) for n in shadow.shape)
+    total = shadow.sum()
+    return float(shadow.sum(axis=1) @ rows / total), float(shadow.sum(axis=0) @ columns / total)
 
 
 def _depth_mm(anatomy: Anatomy) -> NDArray[np.float32]:
@@ -233,16 +311,20 @@ def _depth_mm(anatomy: Anatomy) -> NDArray[np.float32]:
     return depth
 
 
-def _with_mean(field: NDArray[np.float32], mean: float, steepness: float) -> NDArray[np.float32]:
+def _with_mean(field: NDArray[np.float32], mean: float, look: Texture) -> NDArray[np.float32]:
     """Logistic curve of the field, its middle set by bisection so that the values have the mean asked for."""
     if mean <= 0 or mean >= 1:
         return np.full_like(field, mean)
-    low, high = float(field.min()) - 8 / steepness, float(field.max()) + 8 / steepness
-    counts, edges = np.histogram(field, bins=512)
+    everywhere = min(look.diffuse, 0.4 * mean)
+    wanted = (mean - everywhere) / (1 - everywhere)
+    low, high = float(field.min()) - 20 / look.steepness, float(field.max()) + 20 / look.steepness
+    counts, edges = np.histogram(field, bins=1024)
     centres = 0.5 * (edges[1:] + edges[:-1])
-    for _ in range(50):
+    for _ in range(60):
         middle = 0.5 * (low + high)
-        got = float((counts / (1 + np.exp(-steepness * (centres - middle)))).sum() / counts.sum())
-        low, high = (middle, high) if got > mean else (low, middle)
-    values: NDArray[np.float32] = 1 / (1 + np.exp(-np.float32(steepness) * (field - np.float32(middle))))
+        got = float((counts / (1 + np.exp(-look.steepness * (centres - middle)))).sum() / counts.sum())
+        low, high = (middle, high) if got > wanted else (low, middle)
+    values: NDArray[np.float32] = 1 / (1 + np.exp(-np.float32(look.steepness) * (field - np.float32(middle))))
+    values *= np.float32(1 - everywhere)
+    values += np.float32(everywhere)
     return values

@@ -78,15 +78,18 @@ FEMUR_CENTRE = np.array(
 FEMUR_RADIUS_MM = np.array([19.0, 16.5, 14.8, 13.8, 13.3, 13.2, 13.3, 13.6, 14.2, 15.2, 16.5])
 CORTEX_MM = np.array([2.4, 3.6, 4.9, 5.7, 6.2, 6.3, 6.1, 5.8, 5.3, 4.6, 4.0])
 
-#: Vessels: (weights of the muscles they run between), radius in mm, and the levels between which they are seen.
-#: The femoral artery and vein lie under sartorius, between vastus medialis and the adductors; the deep femoral vessels
-#: behind the femur; the great saphenous vein in the fat on the inner side.
+#: Vessels: weights of the muscles they run between, offset relative to the compartment's radius, and radius in mm.
+#: Femoral artery and vein lie under sartorius, between vastus medialis and the adductors; the deep femoral vessels
+#: behind the femur; the last stands for the vessels that go with the sciatic nerve, between the hamstrings.
 VESSELS: tuple[tuple[dict[str, float], tuple[float, float], float], ...] = (
     ({"sartorius": 0.60, "vastus medialis": 0.20, "adductor magnus": 0.20}, (0.0, 0.0), 3.6),
     ({"sartorius": 0.55, "vastus medialis": 0.15, "adductor magnus": 0.30}, (0.02, -0.07), 4.3),
     ({"adductor magnus": 0.45, "vastus intermedius": 0.55}, (-0.08, -0.06), 2.0),
     ({"biceps femoris long head": 0.45, "adductor magnus": 0.35, "semitendinosus": 0.20}, (0.05, 0.05), 2.6),
 )
+
+#: Radius of the great saphenous vein.
+SAPHENOUS_MM = 1.7
 
 #: Mean thickness of the subcutaneous fat at mid-thigh, in mm, and its relative change from level 0 to level 1.
 FAT_MM = 11.0
@@ -359,11 +362,18 @@ def draw_leg(rng: np.random.Generator, grade: Grade = "healthy", *, fat_mm: floa
     cortex = CORTEX_MM * bone * np.exp(rng.normal(0, 0.08))
 
     centres = np.array([muscles[of_part == m, :, :2].mean(axis=0) for m in range(len(MUSCLES))])
-    vessels = np.zeros((len(VESSELS), len(LEVELS), 3))
+    vessels = np.zeros((len(VESSELS) + 1, len(LEVELS), 3))
     for n, (between, offset, vessel_radius) in enumerate(VESSELS):
         where = sum(weight * centres[MUSCLES.index(name)] for name, weight in between.items())
         vessels[n, :, :2] = where + np.array(offset) * scale
         vessels[n, :, 2] = vessel_radius * np.exp(rng.normal(0, 0.1))
+
+    # The great saphenous vein runs in the fat of the inner side, nearer to the front higher up.
+    theta = np.deg2rad(np.linspace(190, 140, len(LEVELS)) + rng.normal(0, 6))
+    ray = np.exp(-1j * np.arange(outline.shape[1]) * theta[:, None])
+    depth = ((outline + 0.45 * fat) * ray).real.sum(axis=1)
+    vessels[-1, :, 0], vessels[-1, :, 1] = depth * np.cos(theta), depth * np.sin(theta)
+    vessels[-1, :, 2] = SAPHENOUS_MM * np.exp(rng.normal(0, 0.15))
 
     angle = np.deg2rad(rng.normal(0, 7))
     _turn(outline, fat, muscles, femur, vessels, angle)
@@ -441,11 +451,11 @@ def _turn(
 
 
 def _waves(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Amplitudes, wave numbers and phases of the warp: bends of 25 to 70 mm across, slower along the axis."""
+    """Amplitudes, wave numbers and phases of the warp: bends of 18 to 70 mm across, slower along the axis."""
     direction = rng.uniform(0, 2 * np.pi, WARP_WAVES)
-    number = 2 * np.pi / rng.uniform(25, 70, WARP_WAVES)
+    number = 2 * np.pi / rng.uniform(18, 70, WARP_WAVES)
     push = rng.uniform(0, 2 * np.pi, WARP_WAVES)
-    amplitude = rng.uniform(0.4, 1.1, WARP_WAVES)
+    amplitude = rng.uniform(0.02, 0.035, WARP_WAVES) / number * 2 * np.pi
     along = 2 * np.pi / rng.uniform(120, 300, WARP_WAVES) * rng.choice([-1, 1], WARP_WAVES)
     columns = (
         amplitude * np.cos(push),
