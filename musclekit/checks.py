@@ -40,7 +40,7 @@ def holds_hounsfield_units(voxels: NDArray[Any]) -> bool:
     sample = flat[:: max(1, flat.size // _SAMPLE)]
 
     def share(above: float, below: float) -> float:
-        return np.count_nonzero((sample >= above) & (sample < below)) / sample.size
+        return float(np.count_nonzero((sample >= above) & (sample < below)) / sample.size)
 
     if share(np.nextafter(np.float32(low), np.float32(0)), -1100) > 0.01:
         return False

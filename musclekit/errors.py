@@ -34,6 +34,7 @@ __all__ = [
     "SchemaError",
     "SegmentationError",
     "UnknownNameError",
+    "VoxelError",
     "unknown_name",
 ]
 

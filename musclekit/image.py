@@ -6,7 +6,7 @@ Everything is 3-D in array order (z, y, x); a 2-D slice is a volume of one plane
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
@@ -15,7 +15,14 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from musclekit.errors import GeometryError, InputError, LabelError, ModalityError, VoxelError
+from musclekit.errors import (
+    GeometryError,
+    InputError,
+    LabelError,
+    ModalityError,
+    VoxelError,
+    unknown_name,
+)
 from musclekit.labels import LabelMapping, LabelSet, Side
 
 __all__ = [
@@ -48,6 +55,10 @@ class Contrast(StrEnum):
     WATER = "water"
     MR = "mr"
 
+    @classmethod
+    def _missing_(cls, value: object) -> Contrast:
+        raise unknown_name("contrast", str(value), cls)
+
     @property
     def modality(self) -> Modality:
         """``"ct"`` or ``"mr"``."""
@@ -61,8 +72,16 @@ class Contrast(StrEnum):
         return self in (Contrast.T1W, Contrast.T2W, Contrast.FAT)
 
 
+class _PickledByFields:
+    """Pickled as the arguments it is made of: what comes back is checked and read-only as before."""
+
+    def __reduce__(self) -> tuple[type[Any], tuple[Any, ...]]:
+        values = (getattr(self, item.name) for item in fields(cast(Any, self)))
+        return type(self), tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values)
+
+
 @dataclass(frozen=True, eq=False)
-class Grid:
+class Grid(_PickledByFields):
     """Where the voxels of an array lie in the world.
 
     Parameters
@@ -84,7 +103,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         shape = tuple(int(n) for n in self.shape)
-        if len(shape) != 3 or min(shape) < 1:
+        if len(shape) != 3 or min(shape) < 1 or shape != tuple(self.shape):
             raise GeometryError(
                 f"a grid has three positive dimensions (planes, rows, columns), not {tuple(self.shape)}"
             )
@@ -121,6 +140,10 @@ class Grid:
         affine = np.array([[0, 0, dx, 0], [0, dy, 0, 0], [dz, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
         affine[:3, 3] = tuple(origin)
         return cls(cast(tuple[int, int, int], tuple(shape)), affine)
+
+    def __repr__(self) -> str:
+        size, steps = (" x ".join(f"{n:.4g}" for n in numbers) for numbers in (self.shape, self.spacing))
+        return f"Grid({size} voxels of {steps} mm (z, y, x))"
 
     @cached_property
     def spacing(self) -> tuple[float, float, float]:
@@ -186,6 +209,9 @@ class Grid:
         if self.same_as(other):
             return ""
         apart = float(np.linalg.norm(self.corners() - other.corners(), axis=1).max())
+        if apart < CORNER_TOLERANCE_MM:  # an axis of one voxel has both its corners in one place
+            mine, theirs = (" x ".join(f"{step:.4g}" for step in grid.spacing) for grid in (self, other))
+            return f"voxels of {mine} and {theirs} mm (z, y, x) differ, or point another way"
         return f"corners lie up to {apart:.3g} mm apart"
 
 
@@ -201,7 +227,7 @@ def _check_shape(voxels: NDArray[Any], grid: Grid, what: str) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Image:
+class Image(_PickledByFields):
     """Grey values on a grid.
 
     Parameters
@@ -229,14 +255,20 @@ class Image:
     domain: str | None = None
 
     def __post_init__(self) -> None:
-        voxels = np.ascontiguousarray(self.voxels, dtype=np.float32)
+        # What is too large for float32 becomes infinite and is refused with the rest.
+        with np.errstate(over="ignore", invalid="ignore"):
+            voxels = np.ascontiguousarray(self.voxels, dtype=np.float32)
+            # The sum is finite when every voxel is, and costs a quarter of isfinite; only a bad sum is looked into.
+            finite = np.isfinite(voxels.sum(dtype=np.float64))
         _check_shape(voxels, self.grid, "the image")
-        # The sum is finite when every voxel is, and costs a quarter of isfinite; only a bad sum is looked into.
-        if not np.isfinite(voxels.sum(dtype=np.float64)):
+        if not finite:
             bad = int((~np.isfinite(voxels)).sum())
             raise VoxelError(f"{bad} of {voxels.size} voxels are NaN or infinite; replace them before segmenting")
         object.__setattr__(self, "voxels", _read_only(voxels))
         object.__setattr__(self, "contrast", Contrast(self.contrast))
+
+    def __repr__(self) -> str:
+        return f"Image({self.contrast}, {self.grid})"
 
     @property
     def modality(self) -> Modality:
@@ -254,7 +286,7 @@ class Image:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelMap:
+class LabelMap(_PickledByFields):
     """One label a voxel; 0 is background.
 
     Parameters
@@ -294,6 +326,9 @@ class LabelMap:
         dtype = np.uint8 if max(self.label_set.ids) < 256 else np.uint16
         object.__setattr__(self, "voxels", _read_only(np.ascontiguousarray(given, dtype=dtype)))
 
+    def __repr__(self) -> str:
+        return f"LabelMap({self.label_set.name}, {self.grid})"
+
     def mask(self, *names: str) -> NDArray[np.bool_]:
         """Boolean union of the labels named (every side of them); all labels when none is named.
 
@@ -326,7 +361,7 @@ class LabelMap:
 
 
 @dataclass(frozen=True, eq=False)
-class ProbabilityMap:
+class ProbabilityMap(_PickledByFields):
     """Probability of background and of each label, at each voxel.
 
     Parameters
@@ -359,6 +394,9 @@ class ProbabilityMap:
         if not (low >= -1e-5 and high <= 1 + 1e-5):
             raise VoxelError(f"probabilities lie between 0 and 1, found {low:g} to {high:g}")
         object.__setattr__(self, "voxels", _read_only(voxels))
+
+    def __repr__(self) -> str:
+        return f"ProbabilityMap({self.label_set.name}, {self.grid})"
 
     def of(self, name: str) -> NDArray[np.float32]:
         """Probability of the label named, summed over its sides; shape (Z, Y, X)."""
@@ -410,7 +448,7 @@ class Domain:
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class Case(_PickledByFields):
     """One examination: images of one region of one person, and what is known of it.
 
     Parameters
@@ -451,17 +489,18 @@ class Case:
             raise InputError(f"case '{self.id}' names no subject")
         if not self.images:
             raise InputError(f"case '{self.id}' has no image")
-        for contrast, image in self.images.items():
+        images = {Contrast(contrast): image for contrast, image in self.images.items()}
+        for contrast, image in images.items():
             if image.contrast is not contrast:
                 raise ModalityError(f"case '{self.id}' files a {image.contrast} image under {contrast}")
-        grid = next(iter(self.images.values())).grid
-        parts = [(str(contrast), image.grid) for contrast, image in self.images.items()]
+        grid = next(iter(images.values())).grid
+        parts = [(str(contrast), image.grid) for contrast, image in images.items()]
         if self.reference is not None:
             parts.append(("reference", self.reference.grid))
         for what, other in parts:
             if not grid.same_as(other):
                 raise GeometryError(f"case '{self.id}': the {what} lies on another grid: {grid.difference(other)}")
-        object.__setattr__(self, "images", MappingProxyType(dict(self.images)))
+        object.__setattr__(self, "images", MappingProxyType(images))
         object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
 
     @property

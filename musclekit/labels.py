@@ -77,6 +77,9 @@ class LabelSet:
     def __hash__(self) -> int:
         return hash((self.name, self.labels))
 
+    def __repr__(self) -> str:
+        return f"LabelSet({self.name}: {', '.join(f'{label.id} {label.full_name}' for label in self.labels)})"
+
     def __iter__(self) -> Iterator[Label]:
         return iter(self.labels)
 

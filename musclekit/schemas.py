@@ -12,6 +12,9 @@ from musclekit.errors import SchemaError
 
 __all__ = ["check_schema", "read_json"]
 
+#: Characters of a message that are shown.
+MESSAGE_LENGTH = 240
+
 
 def _folder() -> Traversable:
     """``data_schemas`` stands inside the package in a wheel and beside it in a checkout (editable install)."""
@@ -54,4 +57,10 @@ def check_schema(data: object, name: str, what: str) -> None:
     if problems:
         where = "".join(f"[{part}]" for part in problems[0].absolute_path)
         more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise SchemaError(f"{what}{': at ' + where if where else ''}: {problems[0].message}{more}")
+        # The message quotes the data, which may be a whole file.
+        raise SchemaError(f"{what}{': at ' + where if where else ''}: {_shortened(problems[0].message)}{more}")
+
+
+def _shortened(message: str) -> str:
+    text = " ".join(message.split())
+    return text if len(text) <= MESSAGE_LENGTH else f"{text[: MESSAGE_LENGTH // 2]} ... {text[-MESSAGE_LENGTH // 2 :]}"

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from musclekit.checks import check_contrast, check_voxels, looks_like_ct
+from musclekit.errors import ModalityError, VoxelError
+from musclekit.image import Contrast, Grid, Image
+
+GRID = Grid.from_spacing((2, 20, 20), (3.0, 1.0, 1.0))
+
+
+def image(contrast: Contrast, low: float, high: float, share_low: float = 0.5) -> Image:
+    voxels = np.full(GRID.shape, high)
+    voxels.flat[: int(share_low * voxels.size)] = low
+    return Image(voxels, GRID, contrast)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "share", "answer"),
+    [
+        (-1000, 60, 0.5, True),
+        (-100, 60, 0.05, True),  # a crop inside the leg: fat, no air
+        (-3024, 1500, 0.2, True),  # a scanner's padding
+        (0, 800, 0.5, False),
+        (-2, 800, 0.5, False),  # interpolation makes MR slightly negative
+        (-100, 800, 0.0005, False),
+        (-30000, 800, 0.5, False),
+    ],
+)
+def test_hounsfield_units_are_recognised(low: float, high: float, share: float, answer: bool) -> None:
+    assert looks_like_ct(image(Contrast.CT, low, high, share)) is answer
+
+
+def test_a_contrast_that_a_method_does_not_take_is_refused() -> None:
+    check_contrast(image(Contrast.FAT, 0, 1), {Contrast.FAT}, "n4")
+    with pytest.raises(ModalityError, match="method 'n4' takes fat, t1w; this image is ct"):
+        check_contrast(image(Contrast.CT, -1000, 60), {Contrast.T1W, Contrast.FAT}, "n4")
+
+
+@pytest.mark.parametrize(("contrast", "low"), [(Contrast.CT, -1000), (Contrast.MR, 0), (Contrast.T1W, -3)])
+def test_good_images_pass(contrast: Contrast, low: float) -> None:
+    check_voxels(image(contrast, low, 900))
+
+
+@pytest.mark.parametrize("contrast", list(Contrast))
+def test_a_constant_image_is_refused(contrast: Contrast) -> None:
+    with pytest.raises(VoxelError, match=r"the image is constant: every voxel is 7\.5"):
+        check_voxels(image(contrast, 7.5, 7.5))
+
+
+def test_a_ct_of_air_is_refused() -> None:
+    with pytest.raises(VoxelError, match=r"nothing but air: no voxel above -200 HU \(highest -900\)"):
+        check_voxels(image(Contrast.CT, -1000, -900))
+
+
+def test_an_mr_given_as_ct_is_refused() -> None:
+    with pytest.raises(
+        ModalityError, match=r"given as CT, but the values \(0 to 900\) are not Hounsfield .* is it MR\?"
+    ):
+        check_voxels(image(Contrast.CT, 0, 900))
+
+
+@pytest.mark.parametrize("contrast", [contrast for contrast in Contrast if contrast is not Contrast.CT])
+def test_a_ct_given_as_mr_is_refused(contrast: Contrast) -> None:
+    with pytest.raises(ModalityError, match=rf"given as {contrast}, but .* are Hounsfield units; is it CT\?"):
+        check_voxels(image(contrast, -1000, 900))
