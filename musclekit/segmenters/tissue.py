@@ -14,7 +14,7 @@ from musclekit.checks import check_contrast, check_voxels
 from musclekit.errors import ParameterError, SegmentationError
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
-from musclekit.segmenters.tissue_ct import BONE_HU, FAT_HU, METAL_HU, ct_tissues
+from musclekit.segmenters.tissue_ct import BALL_MM, BONE_HU, FAT_HU, METAL_HU, WIDE_BALL_MM, ct_tissues
 from musclekit.segmenters.tissue_mr import mr_tissues
 
 __all__ = ["TissueSegmenter"]
@@ -36,9 +36,8 @@ class TissueSegmenter(BaseEstimator):
         CT: voxels above are an implant.
     ball_mm : float
         CT: radius of the disk that finds the compartment's border; seams narrower than twice this are bridged.
-    pocket_mm : float
-        CT: wider pockets of pure fat between muscles are not intermuscular fat in a leg that is mostly lean; 0 keeps
-        them all.
+    wide_ball_mm : float
+        CT: the same for a leg whose muscle has mostly turned to fat.
     infiltrated_share : float
         MR: muscle holds a smaller share of fat than this once streaks are taken out.
     streak_mm : float
@@ -55,8 +54,8 @@ class TissueSegmenter(BaseEstimator):
         fat_hu: float = FAT_HU,
         bone_hu: float = BONE_HU,
         metal_hu: float = METAL_HU,
-        ball_mm: float = 4.0,
-        pocket_mm: float = 5.0,
+        ball_mm: float = BALL_MM,
+        wide_ball_mm: float = WIDE_BALL_MM,
         infiltrated_share: float = 0.6,
         streak_mm: float = 4.0,
     ) -> None:
@@ -64,7 +63,7 @@ class TissueSegmenter(BaseEstimator):
         self.bone_hu = bone_hu
         self.metal_hu = metal_hu
         self.ball_mm = ball_mm
-        self.pocket_mm = pocket_mm
+        self.wide_ball_mm = wide_ball_mm
         self.infiltrated_share = infiltrated_share
         self.streak_mm = streak_mm
 
@@ -114,7 +113,7 @@ class TissueSegmenter(BaseEstimator):
                 bone_hu=self.bone_hu,
                 metal_hu=self.metal_hu,
                 ball_mm=self.ball_mm,
-                pocket_mm=self.pocket_mm,
+                wide_ball_mm=self.wide_ball_mm,
             )
         else:
             voxels = mr_tissues(image, body, legs, infiltrated_share=self.infiltrated_share, streak_mm=self.streak_mm)
@@ -125,10 +124,10 @@ class TissueSegmenter(BaseEstimator):
             raise ParameterError(
                 f"fat_hu, bone_hu and metal_hu must rise, not {self.fat_hu:g}, {self.bone_hu:g}, {self.metal_hu:g} HU"
             )
-        if not self.ball_mm > 0:
-            raise ParameterError(f"ball_mm must be positive, not {self.ball_mm:g} mm")
-        if not self.pocket_mm >= 0:
-            raise ParameterError(f"pocket_mm must not be negative, not {self.pocket_mm:g} mm")
+        if not 0 < self.ball_mm <= self.wide_ball_mm:
+            raise ParameterError(
+                f"ball_mm must be positive and at most wide_ball_mm, not {self.ball_mm:g} and {self.wide_ball_mm:g} mm"
+            )
 
 
 def _numbered(image: Image, body: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -30,6 +30,7 @@ FAT_HU = -30.0
 #: Bone holds voxels above the first; its rim and its spongy part are followed down to the second.
 BONE_HU = 300.0
 BONE_EDGE_HU = 250.0
+SPONGY_HU = 200.0
 
 #: Denser than any bone: an implant.
 METAL_HU = 2200.0
@@ -51,12 +52,22 @@ LEAST_BONE_MM2 = 30.0
 #: Muscle thinner than twice the first is a septum; a piece without a disk of the second a vessel or a fold of skin.
 SEPTUM_MM = 2.0
 LEAST_MUSCLE_RADIUS_MM = 3.5
+LEAST_MUSCLE_MM2 = 30.0
+
+#: What the median filter may have taken off a muscle's edge.
+RIM_MM = 1.5
 
 #: Muscle does not reach closer to the skin's surface.
 SKIN_AND_FASCIA_MM = 3.0
 
-#: Share of fat inside the disk's border from which a plane counts as infiltrated.
-INFILTRATED_SHARE = 0.3
+#: Radius of the disk for a lean leg, and for one whose muscle is mostly fat.
+BALL_MM, WIDE_BALL_MM = 3.5, 16.0
+
+#: Share of muscle inside the wide disk's border at which a leg counts as mostly fat, and as lean.
+LEAN_SHARES = (0.65, 0.82)
+
+#: In infiltrated muscle, where the two mix in every voxel, what is this much darker still counts as muscle.
+INFILTRATED_STEP_HU = 40.0
 
 #: Gas in less than this is noise.
 LEAST_GAS_MM2 = 20.0
@@ -73,8 +84,8 @@ def ct_tissues(
     fat_hu: float = FAT_HU,
     bone_hu: float = BONE_HU,
     metal_hu: float = METAL_HU,
-    ball_mm: float = 4.0,
-    pocket_mm: float = 5.0,
+    ball_mm: float = BALL_MM,
+    wide_ball_mm: float = WIDE_BALL_MM,
     skin_mm: float = 2.0,
 ) -> NDArray[np.uint8]:
     """Label muscle, cortical bone, marrow, subcutaneous and intermuscular fat in a CT of the thighs.
@@ -95,9 +106,8 @@ def ct_tissues(
         Voxels above are an implant and stay without a label.
     ball_mm : float
         Radius of the disk that rolls through the subcutaneous fat: seams narrower than twice this are bridged.
-    pocket_mm : float
-        Fat inside, wide enough for a disk of this radius, lies between the compartments of the thigh (popliteal
-        fossa, femoral triangle) and not between muscles, unless the plane is rich in fat. 0 to keep it all.
+    wide_ball_mm : float
+        The same for a leg whose muscle has mostly turned to fat; in between the radius grows with the infiltration.
     skin_mm : float
         Thickness of the skin, which stays without a label.
 
@@ -133,7 +143,7 @@ def ct_tissues(
         seam=working.finer_mask(_seam(leg)),
         fat_hu=fat_hu,
         ball_mm=ball_mm,
-        pocket_mm=pocket_mm,
+        wide_ball_mm=wide_ball_mm,
     )
     depth = np.stack([_depth(plane) for plane in fine_inside]) * spacing[1]
     solid, compartment = working.back(bone) & inside, working.back(compartment) & inside
@@ -173,20 +183,23 @@ def bone_mask(
         Dense voxels and what they enclose in their plane. Evenly dense pieces (contrast medium) and small ones
         (calcifications) are left out.
     """
-    dense = (hu > bone_hu * BONE_EDGE_HU / BONE_HU) & (hu < metal_hu) & body
+    edge_hu = bone_hu * BONE_EDGE_HU / BONE_HU
+    dense = (hu > edge_hu) | (_median(hu, 5) > bone_hu * SPONGY_HU / BONE_HU)
+    dense &= (hu < metal_hu) & body
     found: Mask = np.zeros_like(body)
     if not dense.any():
         return found
     pieces, _ = ndimage.label(dense, np.ones((3, 3, 3), dtype=bool))
-    dense = _is_bone(pieces, hu, spacing, bone_hu)[pieces]
+    dense = _is_bone(pieces, hu, spacing, edge_hu, bone_hu)[pieces]
     pixel = spacing[1]
     for z in np.flatnonzero(dense.any(axis=(1, 2))):
         plane = _filled(dense[z], pixel) & body[z] & (hu[z] < metal_hu)
+        plane &= (hu[z] > bone_hu) | (_distance(np.pad(plane, 1))[1:-1, 1:-1] > 1)
         found[z] = _pieces_with(plane, hu[z] > bone_hu, LEAST_BONE_MM2 / pixel**2)
     return found
 
 
-def _is_bone(pieces: NDArray[np.integer[Any]], hu: Voxels, spacing: Spacing, bone_hu: float) -> Mask:
+def _is_bone(pieces: NDArray[np.integer[Any]], hu: Voxels, spacing: Spacing, edge_hu: float, bone_hu: float) -> Mask:
     """Whether each piece (by its number, 0 the background) is bone."""
     where = np.flatnonzero(pieces)
     numbers, values = pieces.ravel()[where], hu.ravel()[where]
@@ -202,7 +215,7 @@ def _is_bone(pieces: NDArray[np.integer[Any]], hu: Voxels, spacing: Spacing, bon
         piece = values[ends[i - 1] : ends[i]]
         # A bone that leaves through the first or the last plane may show little of itself.
         if piece.max() > bone_hu and (len(piece) >= least or cut[i]):
-            middle, high = np.percentile(piece, [50, 90])
+            middle, high = np.percentile(piece[piece > edge_hu], [50, 90])
             bone[i] = high > CORTEX_HU or high - middle > EVENNESS * middle
     return bone
 
@@ -249,8 +262,8 @@ def compartment_mask(
     *,
     seam: Mask | None = None,
     fat_hu: float = FAT_HU,
-    ball_mm: float = 4.0,
-    pocket_mm: float = 5.0,
+    ball_mm: float = BALL_MM,
+    wide_ball_mm: float = WIDE_BALL_MM,
 ) -> Mask:
     """Find what lies inside the fascia lata, bone left out.
 
@@ -264,7 +277,7 @@ def compartment_mask(
         Millimetres along (z, y, x).
     seam : ndarray of bool, shape (Z, Y, X), optional
         Where the skins of two legs touch.
-    fat_hu, ball_mm, pocket_mm : float
+    fat_hu, ball_mm, wide_ball_mm : float
         See `ct_tissues`.
 
     Returns
@@ -272,53 +285,85 @@ def compartment_mask(
     ndarray of bool, shape (Z, Y, X)
         Muscles and what fills the seams between them.
     """
+    pixel = spacing[1]
+    seams = np.zeros_like(body) if seam is None else seam
+    smooth, sharp = _median(hu, 5), _median(hu, 3)
+    ground = _Ground.of(body, bone, seams, pixel, pad_mm=max(ball_mm, wide_ball_mm))
+    share = _lean_share(ground, smooth >= fat_hu, wide_ball_mm)
+    # 0 for a lean leg, 1 for one whose muscle is mostly fat.
+    infiltration = float(np.interp(share, LEAN_SHARES, (1, 0)))
+    least_hu = fat_hu - infiltration * INFILTRATED_STEP_HU
+    radius = (ball_mm + infiltration * max(0.0, wide_ball_mm - ball_mm)) / pixel
+    lean = ground.muscle((smooth if infiltration < 0.5 else sharp) >= least_hu)
+    centres = np.zeros_like(lean)
+    for z, plane in enumerate(lean):
+        thick = _thick(plane, (1 - infiltration) * SEPTUM_MM / pixel) | ground.bone[z]
+        centres[z] = _distance(~thick) > radius if thick.any() else True
+    # The disk rolls on through neighbouring planes: the fat of the popliteal fossa and beside the rectum is one with
+    # the subcutaneous fat, the fat between two muscles is not.
+    parts = ndimage.label(centres)[0]
+    rolling = np.zeros(parts.max() + 1, dtype=bool)
+    rolling[np.unique(parts[~ground.inside | ground.seam])] = True
+    rolling[0] = False
+    rolled = rolling[parts]
     found: Mask = np.zeros_like(body)
-    smooth = _median(hu, 5)
-    for z in np.flatnonzero(body.any(axis=(1, 2))):
-        fat = smooth[z] < fat_hu
-        plane = _compartment_plane(
-            fat, body[z], bone[z], np.zeros_like(fat) if seam is None else seam[z], spacing[1], ball_mm
-        )
-        if pocket_mm > 0:
-            plane &= ~_pockets(plane & fat, plane, spacing[1], pocket_mm)
-        found[z] = plane
+    inner = ground.inner
+    for z in np.flatnonzero(lean.any(axis=(1, 2))):
+        outside = _distance(~rolled[z]) <= radius if rolled[z].any() else rolled[z]
+        allowed = ground.allowed[z][inner]
+        thick = _distance(lean[z]) * pixel >= (1 - infiltration) * LEAST_MUSCLE_RADIUS_MM
+        found[z] = _pieces_with(allowed & ~outside[inner], thick[inner], LEAST_MUSCLE_MM2 / pixel**2)
+        # The median rounds corners off and moves a thin muscle's edge in: its rim is given back.
+        rim = cv2.dilate(found[z].view(np.uint8), _disk(RIM_MM / pixel)) > 0
+        found[z] |= rim & (sharp[z] >= fat_hu) & allowed
     return found
 
 
-def _compartment_plane(fat: Mask, body: Mask, bone: Mask, seam: Mask, pixel: float, ball_mm: float) -> Mask:
-    """Roll the disk through the fat of one plane; where the picture cuts the leg, the leg is taken to go on."""
-    radius = ball_mm / pixel
-    pad = int(np.ceil(radius)) + 2
-    inner = (slice(pad, -pad), slice(pad, -pad))
-    inside, bones = _pad(body, pad) > 0, _pad(bone, pad) > 0
-    skin = _depth(inside) * pixel <= SKIN_AND_FASCIA_MM
-    between = _pad(seam, pad) > 0
-    muscle = (_pad(~fat, pad) > 0) & inside & ~skin & ~bones
-    if between.any():
-        muscle &= _distance(~between) * pixel > SKIN_AND_FASCIA_MM
-    solid = _thick(muscle, SEPTUM_MM / pixel) | bones
-    if not solid.any():
-        return np.zeros_like(body)
-    centres = _distance(~solid) > radius
-    parts = cv2.connectedComponents(centres.view(np.uint8), connectivity=8)[1]
-    open_parts = np.zeros(parts.max() + 1, dtype=bool)
-    open_parts[np.unique(parts[~inside | between])] = True
-    open_parts[0] = False
-    rolled = open_parts[parts]
-    outside = _distance(~rolled) <= radius if rolled.any() else rolled
-    left = (inside & ~outside & ~skin & ~bones)[inner]
-    thick = _distance(muscle)[inner] * pixel >= LEAST_MUSCLE_RADIUS_MM
-    return _pieces_with(left, thick, 0)
+@dataclass(frozen=True)
+class _Ground:
+    """What a disk rolls on: planes padded by what they hold at their edge, as a leg that the picture cuts goes on."""
+
+    inside: Mask
+    bone: Mask
+    seam: Mask
+    allowed: Mask
+    pixel: float
+    pad: int
+
+    @classmethod
+    def of(cls, body: Mask, bone: Mask, seam: Mask, pixel: float, pad_mm: float) -> _Ground:
+        pad = int(np.ceil(pad_mm / pixel)) + 2
+        inside, bones, seams = (np.stack([_pad(plane, pad) > 0 for plane in mask]) for mask in (body, bone, seam))
+        skin = np.stack([_depth(plane) for plane in inside]) * pixel <= SKIN_AND_FASCIA_MM
+        return cls(inside, bones, seams, inside & ~skin & ~bones, pixel, pad)
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Where the picture lies in a padded plane."""
+        return slice(self.pad, -self.pad), slice(self.pad, -self.pad)
+
+    def muscle(self, lean: Mask) -> Mask:
+        """Pad what may be muscle, and leave out skin, bone and the skin where legs touch."""
+        found = np.stack([_pad(plane, self.pad) > 0 for plane in lean]) & self.allowed
+        for z in np.flatnonzero(self.seam.any(axis=(1, 2))):
+            found[z] &= _distance(~self.seam[z]) * self.pixel > SKIN_AND_FASCIA_MM
+        for z in np.flatnonzero(found.any(axis=(1, 2))):
+            found[z] = _pieces_with(found[z], found[z], LEAST_MUSCLE_MM2 / self.pixel**2)
+        return found
 
 
-def _pockets(fat: Mask, compartment: Mask, pixel: float, pocket_mm: float) -> Mask:
-    """Wide pure fat inside a compartment that is mostly lean."""
-    if np.count_nonzero(fat) > INFILTRATED_SHARE * np.count_nonzero(compartment):
-        return np.zeros_like(fat)
-    radius = pocket_mm / pixel
-    wide = cv2.morphologyEx(fat.view(np.uint8), cv2.MORPH_OPEN, _disk(radius))
-    # Half a radius on, so that the corners a disk does not reach go with it.
-    return (cv2.dilate(wide, _disk(radius / 2)) > 0) & fat
+def _lean_share(ground: _Ground, lean: Mask, wide_ball_mm: float) -> float:
+    """Share of muscle in what a wide disk leaves inside, the median over the planes."""
+    radius = wide_ball_mm / ground.pixel
+    shares = []
+    for z, plane in enumerate(ground.muscle(lean)):
+        if plane.any():
+            centres = _distance(~(plane | ground.bone[z])) > radius
+            outside = _distance(~centres) <= radius if centres.any() else centres
+            inside = (ground.allowed[z] & ~outside)[ground.inner]
+            if inside.any():
+                shares.append(np.count_nonzero(plane[ground.inner]) / np.count_nonzero(inside))
+    return float(np.median(shares)) if shares else 1.0
 
 
 @dataclass(frozen=True)
