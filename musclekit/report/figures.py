@@ -319,28 +319,31 @@ def score_strips(
     scores: pd.DataFrame,
     metric: str,
     *,
+    label: str | None = None,
     group: Mapping[str, str] | None = None,
     methods: Sequence[str] | None = None,
     title: str | None = None,
-    label: str | None = None,
+    axis_label: str | None = None,
 ) -> Figure:
     """Draw every score of a metric as a point, by method and group, with median and quartiles.
 
     Parameters
     ----------
     scores : DataFrame
-        Tidy score table: columns ``case_id``, ``method``, ``metric``, ``value``.
+        Tidy score table: columns ``case_id``, ``method``, ``metric``, ``value``, and ``label`` if one is asked for.
     metric : str
         Which of its metrics.
+    label : str, optional
+        Which of its structures; all of them, each score a point, where not given.
     group : mapping of str to str, optional
         Case id to group, as the grade; groups stand in the order in which the mapping first names them. One group
         where not given.
     methods : sequence of str, optional
         Which methods, in which order; all of them, as they first appear, where not given.
     title : str, optional
-        Title of the figure; the metric where not given.
-    label : str, optional
-        Label of the value axis, with its unit; the metric where not given.
+        Title of the figure; the metric and the label where not given.
+    axis_label : str, optional
+        What stands at the value axis, with its unit; the metric where not given.
 
     Returns
     -------
@@ -350,15 +353,18 @@ def score_strips(
     Raises
     ------
     SchemaError
-        If a column is missing, or no row has the metric.
+        If a column is missing, or no row has the metric or the label.
     """
     from matplotlib.figure import Figure as Canvas
 
-    _need(scores, ("case_id", "method", "metric", "value"), "the figure of scores")
-    rows = scores[scores["metric"] == metric]
-    if rows.empty:
-        known = ", ".join(sorted(set(scores["metric"].astype(str)))) or "none"
-        raise SchemaError(f"no score of the metric '{metric}' to draw; the table holds: {known}")
+    wanted = {"metric": metric} | ({} if label is None else {"label": label})
+    _need(scores, ("case_id", "method", "value", *wanted), "the figure of scores")
+    rows = scores
+    for column, name in wanted.items():
+        known = ", ".join(sorted(set(rows[column].dropna().astype(str)))) or "none"
+        rows = rows[rows[column] == name]
+        if rows.empty:
+            raise SchemaError(f"no score of the {column} '{name}' to draw; the table holds: {known}")
     names = list(methods) if methods is not None else list(dict.fromkeys(rows["method"]))
     groups = list(dict.fromkeys(group.values())) if group is not None else [""]
     belongs = rows["case_id"].map(group) if group is not None else rows["case_id"].map(lambda _: "")
@@ -382,14 +388,15 @@ def score_strips(
         ax.set_xticks(range(len(groups)), groups)
         ax.set_xlim(-0.55, len(groups) - 0.45)
         ax.grid(visible=False, axis="x")
-        ax.set_ylabel(label or metric)
+        ax.set_ylabel(axis_label or metric)
         _legend_below(canvas, ax, len(names), 3)
         svg = _svg(canvas)
     missing = int((~finite).sum())
     caption = "Each point is a score; the bar is the median, the box the quartiles."
     if missing:
         caption += f" {missing} of {len(rows)} scores are not numbers (failed or empty) and are not drawn."
-    return Figure(title or metric, svg, f"{label or metric}, medians: {'; '.join(medians)}.", caption)
+    shown = " of ".join(wanted.values())
+    return Figure(title or shown, svg, f"{axis_label or shown}, medians: {'; '.join(medians)}.", caption)
 
 
 def _strip(ax: Axes, at: float, values: np.ndarray, width: float, color: str) -> None:

@@ -121,12 +121,21 @@ def test_the_histogram_has_the_classes_and_the_median():
 def test_scores_are_counted_and_grouped():
     table = scores()
     table.loc[0, "value"] = np.nan
-    figure = score_strips(table, "dice", group=GRADES, label="Dice")
+    figure = score_strips(table, "dice", group=GRADES, axis_label="Dice")
     assert {"healthy", "severe", "gmm", "level & set <b>", "Dice"} <= set(texts(figure.svg))
     assert "1 of 16 scores are not numbers" in figure.caption
     median = np.median(table["value"][(table["method"] == "gmm") & table["case_id"].isin(["p4", "p5", "p6", "p7"])])
     assert f"gmm severe {median:.3g}" in figure.alt
     assert "not numbers" not in score_strips(scores(), "dice").caption
+
+
+def test_scores_of_one_structure_alone():
+    table = pd.concat([scores().assign(label="muscle", value=0.9), scores().assign(label="bone", value=0.1)])
+    figure = score_strips(table, "dice", label="muscle")
+    assert figure.title == "dice of muscle"
+    assert "gmm 0.9;" in figure.alt
+    with pytest.raises(SchemaError, match="no score of the label 'fat' to draw; the table holds: bone, muscle"):
+        score_strips(table, "dice", label="fat")
 
 
 def test_every_score_is_a_point():
