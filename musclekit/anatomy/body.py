@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +12,9 @@ from musclekit.checks import AIR_HU
 from musclekit.errors import SegmentationError, VoxelError
 from musclekit.image import Contrast, Image
 
-__all__ = ["body_mask"]
+__all__ = ["body_mask", "mr_thresholds"]
+
+Mask = NDArray[np.uint8]
 
 #: A piece of a slice smaller than this is not a leg (Makrogiannis' mid-thigh pipeline).
 MIN_AREA_MM2 = 500.0
@@ -19,23 +23,50 @@ MAX_ASPECT = 4.0
 MIN_SOLIDITY = 0.5
 #: Half the thickness below which a piece is a board, a rod, a finger or a cable.
 MIN_HALF_THICKNESS_MM = 8.0
+#: A piece inside the field of view that is thinner than this share of the thickest is a hand or a pad.
+MIN_RELATIVE_THICKNESS = 0.4
+
 #: Half the thickness of what is cut off where it hangs on the body: QCT phantoms are 25 to 30 mm thick.
 SLAB_HALF_THICKNESS_MM = 16.0
-#: What hangs on the body is cut off only if it is at least this large and reaches this far.
+#: Corners of the body within this many times that radius of its thick part stay: a right angle reaches 1.41.
+CORNER_REACH = 1.4
+#: What hangs on the body is cut off only if it is at least this large and reaches this much further.
 MIN_SLAB_AREA_MM2 = 300.0
 MIN_SLAB_REACH_MM = 20.0
-#: The MR threshold, as shares of the 99th percentile of the slice and of the whole scan.
+#: Two ends of one board lie this close to one parabola.
+MAX_SLAB_BEND_MM = 3.0
+
+#: Body in MR is brighter than this share of the bright end (99th percentile) ...
 MR_SHARE = 0.1
-#: Gaps of MR signal (suppressed fat, cortical bone at the skin) narrower than twice this are bridged.
-MR_CLOSING_MM = 4.0
+#: ... or than this one, where everything outside the body has been set to zero.
+MASKED_MR_SHARE = 0.02
+MASKED_ZERO_SHARE = 0.95
+#: MR: gaps narrower than twice this are bridged; more where the mask took dark fat with it and muscles stand apart.
+CLOSING_MM = 4.0
+MASKED_CLOSING_MM = 10.0
+#: MR: ghosts, skin markers and cables thinner than twice this go.
+MR_OPENING_MM = 5.0
+#: MR: bone cut by the border of the image leaves a notch at most this wide and large, and this convex.
+MAX_NOTCH_MM = 35.0
+MAX_NOTCH_MM2 = 700.0
+MIN_NOTCH_SOLIDITY = 0.88
+
+#: A hole that lies for this share of its area next to outside air is a gap between legs, not the inside of a body.
+OPEN_SHARE = 0.5
+MIN_GAP_MM2 = 20.0
+#: A piece of air smaller than this share of the largest may be gas in a bowel that the border of the image cuts.
+MIN_OPEN_SHARE = 0.3
+#: Slices further apart than this say nothing of one another's holes.
+MAX_GAP_SPACING_MM = 10.0
 
 
 def body_mask(image: Image) -> NDArray[np.bool_]:
     """Find the patient.
 
-    CT: above -200 HU. MR: above a tenth of the bright end of each slice, see `mr_threshold`. Then, slice by slice: a
-    3x3 opening, holes filled, pieces under 500 mm2 and pieces shaped like a table dropped, and boards, phantoms and
-    pads that touch the skin cut off. Skin is part of the body.
+    CT: above -200 HU. MR: above a share of the bright end, see `mr_thresholds`. Then, slice by slice: a 3x3 opening,
+    holes filled, pieces under 500 mm2 and pieces shaped like a table or a hand dropped, and boards, phantoms and pads
+    that touch the skin cut off. Air between the legs stays outside also where skin closes around it in a slice. Skin
+    is part of the body.
 
     Parameters
     ----------
@@ -56,23 +87,29 @@ def body_mask(image: Image) -> NDArray[np.bool_]:
 
     Notes
     -----
-    Threshold and smallest area are those of Makrogiannis' mid-thigh pipeline. The shape rules are ours.
+    Threshold and smallest area are those of Makrogiannis' mid-thigh pipeline; the rules on shape are ours. A crop
+    that cuts through the body counts as if the body went on beyond it.
     """
     low, high = float(image.voxels.min()), float(image.voxels.max())
     if low == high:
         raise VoxelError(f"the image is constant: every voxel is {low:g}")
-    if image.contrast is Contrast.CT:
-        if high < AIR_HU:
-            raise VoxelError(f"the image holds nothing but air: no voxel above {AIR_HU:g} HU (highest {high:g})")
-        thresholds = np.full(image.grid.shape[0], AIR_HU)
-        closing_mm = 0.0
-    else:
-        thresholds = mr_threshold(image)
-        closing_mm = MR_CLOSING_MM
+    is_ct = image.contrast is Contrast.CT
+    if is_ct and high < AIR_HU:
+        raise VoxelError(f"the image holds nothing but air: no voxel above {AIR_HU:g} HU (highest {high:g})")
+    thresholds = np.full(image.grid.shape[0], AIR_HU) if is_ct else mr_thresholds(image)
+    closing_mm = 0.0 if is_ct else MASKED_CLOSING_MM if _is_masked(image) else CLOSING_MM
     pixel_mm = float(np.sqrt(image.grid.spacing[1] * image.grid.spacing[2]))
-    body = np.zeros(image.grid.shape, dtype=np.bool_)
+    outline = np.zeros(image.grid.shape, dtype=np.uint8)
+    filled = np.zeros(image.grid.shape, dtype=np.uint8)
     for z, threshold in enumerate(thresholds):
-        body[z] = _clean_slice((image.voxels[z] > threshold).view(np.uint8), pixel_mm, closing_mm)
+        # The median takes single bright voxels out of the noise of MR air; CT air is far enough from the body.
+        values = image.voxels[z] if is_ct else cv2.medianBlur(image.voxels[z], 3)
+        raw = (values > threshold).view(np.uint8)
+        if raw.any():
+            outline[z], filled[z] = _clean_slice(raw, pixel_mm, closing_mm)
+    if image.grid.spacing[0] <= MAX_GAP_SPACING_MM:
+        _reopen_gaps(outline, filled, pixel_mm)
+    body = filled.view(np.bool_)
     if not body.any():
         raise SegmentationError(
             f"no body found: no piece of a slice above the threshold is {MIN_AREA_MM2:g} mm2 large and shaped like a "
@@ -81,96 +118,235 @@ def body_mask(image: Image) -> NDArray[np.bool_]:
     return body
 
 
-def mr_threshold(image: Image) -> NDArray[np.float64]:
+def mr_thresholds(image: Image) -> NDArray[np.float64]:
     """Grey value above which MR is body, one for each slice.
 
-    Otsu's threshold separates fat from muscle as readily as body from air; a share of the bright end does not. It is
+    Otsu's threshold parts fat from muscle as readily as body from air; a share of the bright end does not. It is
     taken per slice, since coils fade towards the ends of a scan, but never below a third of what it is for the whole
-    scan, since a slice of air has a bright end too.
+    scan, since a slice of air has a bright end too. Where all air has been set to zero the share is smaller.
 
     Returns
     -------
     ndarray of float, shape (Z,)
     """
-    whole = float(np.percentile(image.voxels[:, ::2, ::2], 99))
-    per_slice = np.percentile(image.voxels[:, ::2, ::2], 99, axis=(1, 2))
-    limits: NDArray[np.float64] = MR_SHARE * np.clip(per_slice, whole / 3, whole)
-    return limits
+    sample = image.voxels[:, ::2, ::2]
+    whole = float(np.percentile(sample, 99))
+    share = MASKED_MR_SHARE if _is_masked(image) else MR_SHARE
+    per_slice = np.percentile(sample, 99, axis=(1, 2))
+    return cast(NDArray[np.float64], share * np.clip(per_slice, whole / 3, whole))
 
 
-def _disk(radius_px: float) -> NDArray[np.uint8]:
+def _is_masked(image: Image) -> bool:
+    """Whether the air of an MR has been set to zero."""
+    sample = image.voxels[:, ::2, ::2]
+    dark = np.count_nonzero(sample < MR_SHARE * np.percentile(sample, 99))
+    return bool(np.count_nonzero(sample == 0) > MASKED_ZERO_SHARE * dark)
+
+
+def _disk(radius_px: float) -> Mask:
     size = 2 * max(1, round(radius_px)) + 1
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), dtype=np.uint8)
+    return cast(Mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
 
 
-def _fill_holes(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _morph(mask: Mask, operation: int, element: Mask) -> Mask:
+    return cast(Mask, cv2.morphologyEx(mask, operation, element))
+
+
+def _fill_holes(mask: Mask) -> Mask:
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return np.asarray(cv2.drawContours(mask.copy(), contours, -1, 1, cv2.FILLED), dtype=np.uint8)
+    return cast(Mask, cv2.drawContours(mask.copy(), contours, -1, 1, cv2.FILLED))
 
 
-def _clean_slice(raw: NDArray[np.uint8], pixel_mm: float, closing_mm: float) -> NDArray[np.bool_]:
-    """One slice: open, close, fill, drop what is no limb."""
-    empty = np.zeros(raw.shape, dtype=np.bool_)
-    if not raw.any():
-        return empty
+def _half_thickness(mask: Mask) -> NDArray[np.float32]:
+    """Distance of each pixel to the nearest one outside, in pixels."""
+    return cast(NDArray[np.float32], cv2.distanceTransform(mask, cv2.DIST_L2, 5))
+
+
+def _clean_slice(raw: Mask, pixel_mm: float, closing_mm: float) -> tuple[Mask, Mask]:
+    """Limbs of one slice: as they are, and with their holes filled. Closing 0 stands for CT."""
     # The border is repeated outwards: a limb cut by the field of view goes on beyond it.
     pad = round(2 * SLAB_HALF_THICKNESS_MM / pixel_mm) + 2
-    mask = cv2.morphologyEx(raw, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    mask = np.pad(mask, pad, mode="edge")
+    y, x, height, width = _bounding_box(raw)
+    inside = (slice(y, y + height), slice(x, x + width))
+    # Only sides that lie on the border of the image are repeated; elsewhere there is air.
+    at = (y == 0, y + height == raw.shape[0], x == 0, x + width == raw.shape[1])
+    mask = _pad(_morph(raw, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))[inside], pad, at)
+    inner = (slice(pad, pad + height), slice(pad, pad + width))
     if closing_mm > 0:
-        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, _disk(closing_mm / pixel_mm))
-    mask = _fill_holes(mask)
-    mask = _cut_slabs(mask, pixel_mm)
-    inner = (slice(pad, -pad), slice(pad, -pad))
-    count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    keep = np.zeros(count, dtype=np.bool_)
-    for i in range(1, count):
-        if stats[i, cv2.CC_STAT_AREA] * pixel_mm**2 < MIN_AREA_MM2:
-            continue
-        keep[i] = _is_limb(pieces == i, pixel_mm)
-    body: NDArray[np.bool_] = keep[pieces[inner]]
-    count, pieces, stats, _ = cv2.connectedComponentsWithStats(body.view(np.uint8), connectivity=8)
-    large = stats[:, cv2.CC_STAT_AREA] * pixel_mm**2 >= MIN_AREA_MM2
-    large[0] = False
-    kept: NDArray[np.bool_] = large[pieces]
-    return kept
+        mask = _morph(mask, cv2.MORPH_CLOSE, _disk(closing_mm / pixel_mm))
+        mask[inner] = _fill_notches(mask[inner], pixel_mm, at)
+        mask = _pad(_morph(_fill_holes(mask), cv2.MORPH_OPEN, _disk(MR_OPENING_MM / pixel_mm))[inner], pad, at)
+    filled = _cut_slabs(_fill_holes(mask), pixel_mm)
+    filled[inner] &= _limbs(filled, inner, pixel_mm)
+    outlines = np.zeros((2, *raw.shape), dtype=np.uint8)
+    outlines[0][inside] = (filled & mask)[inner]
+    outlines[1][inside] = filled[inner]
+    return outlines[0], outlines[1]
 
 
-def _cut_slabs(mask: NDArray[np.uint8], pixel_mm: float) -> NDArray[np.uint8]:
-    """Cut off what is thin, large and reaches far from the thick part of the body it hangs on."""
-    radius = SLAB_HALF_THICKNESS_MM / pixel_mm
-    distance = cv2.distanceTransform(mask, cv2.DIST_L2, 5)
-    core = (distance > radius).astype(np.uint8)
-    if not core.any():
-        return mask
-    # Opening by reconstruction from the core, a little further than the disk, so that corners of the body stay.
-    reach = cv2.distanceTransform(1 - core, cv2.DIST_L2, 5)
-    thick = (mask > 0) & (reach <= 1.4 * radius)
-    thin = ((mask > 0) & ~thick).astype(np.uint8)
-    count, pieces, stats, _ = cv2.connectedComponentsWithStats(thin, connectivity=8)
-    cut = np.zeros(count, dtype=np.bool_)
-    for i in range(1, count):
-        x, y, w, h, area = stats[i]
-        if area * pixel_mm**2 < MIN_SLAB_AREA_MM2:
-            continue
-        window = (slice(y, y + h), slice(x, x + w))
-        piece = pieces[window] == i
-        far = float((reach[window] * piece).max()) - 1.4 * radius
-        cut[i] = far * pixel_mm >= MIN_SLAB_REACH_MM
+def _bounding_box(mask: Mask) -> tuple[int, int, int, int]:
+    x, y, width, height = cv2.boundingRect(mask)
+    return y, x, height, width
+
+
+def _pad(mask: Mask, pad: int, at_border: tuple[bool, bool, bool, bool]) -> Mask:
+    """Surround with air, but go on beyond the sides (top, bottom, left, right) that lie on the image's border."""
+    padded = np.pad(mask, pad, mode="edge")
+    top, bottom, left, right = at_border
+    if not top:
+        padded[:pad] = 0
+    if not bottom:
+        padded[-pad:] = 0
+    if not left:
+        padded[:, :pad] = 0
+    if not right:
+        padded[:, -pad:] = 0
+    return padded
+
+
+def _fill_notches(mask: Mask, pixel_mm: float, at_border: tuple[bool, bool, bool, bool]) -> Mask:
+    """Fill bone that the border of the image cuts through: dark in MR, so no hole but a notch, small and convex."""
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(1 - mask, connectivity=4)
     result = mask.copy()
-    result[cut[pieces]] = 0
+    top, bottom, left, right = at_border
+    for i in range(1, count):
+        x, y, width, height, area = (int(n) for n in stats[i])
+        if max(width, height) * pixel_mm > MAX_NOTCH_MM or area * pixel_mm**2 > MAX_NOTCH_MM2:
+            continue
+        sides = (y == 0, y + height == mask.shape[0], x == 0, x + width == mask.shape[1])
+        # A corner of the image belongs to no bone in particular, and a box of the mask is not the image's border.
+        if sum(sides) != 1 or not any(a and b for a, b in zip(sides, (top, bottom, left, right), strict=True)):
+            continue
+        window = (slice(y, y + height), slice(x, x + width))
+        notch = (pieces[window] == i).astype(np.uint8)
+        if _solidity(notch) >= MIN_NOTCH_SOLIDITY:
+            result[window] |= notch
     return result
 
 
-def _is_limb(piece: NDArray[np.bool_], pixel_mm: float) -> bool:
-    """Whether a piece of a slice is thick and compact enough to be a limb."""
-    mask = piece.view(np.uint8)
-    if float(cv2.distanceTransform(mask, cv2.DIST_L2, 5).max()) * pixel_mm < MIN_HALF_THICKNESS_MM:
-        return False
+def _solidity(mask: Mask) -> float:
+    """Share of the convex hull that is filled, counting pixels as squares."""
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    outline = max(contours, key=len)
-    _, (width, height), _ = cv2.minAreaRect(outline)
-    if max(width, height) > MAX_ASPECT * max(1.0, min(width, height)):
-        return False
-    hull = max(1.0, float(cv2.contourArea(cv2.convexHull(outline))))
-    return int(piece.sum()) / hull >= MIN_SOLIDITY
+    hull = np.zeros_like(mask)
+    cv2.fillConvexPoly(hull, cv2.convexHull(np.concatenate(contours)), 1)
+    return float(np.count_nonzero(mask)) / max(1, int(np.count_nonzero(hull)))
+
+
+def _cut_slabs(mask: Mask, pixel_mm: float) -> Mask:
+    """Cut off what is thin, large and reaches far from the thick part of the body it hangs on."""
+    radius = SLAB_HALF_THICKNESS_MM / pixel_mm
+    core = (_half_thickness(mask) > radius).astype(np.uint8)
+    if not core.any():
+        return mask
+    # An opening, let grow a little further than its disk so that corners of the body stay.
+    reach = _half_thickness(1 - core)
+    thin = (mask > 0) & (reach > CORNER_REACH * radius)
+    if not (thin & (reach >= CORNER_REACH * radius + MIN_SLAB_REACH_MM / pixel_mm)).any():
+        return mask
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(thin.astype(np.uint8), connectivity=8)
+    cut = np.zeros(count, dtype=np.bool_)
+    for i in range(1, count):
+        x, y, width, height, area = (int(n) for n in stats[i])
+        if area * pixel_mm**2 < MIN_SLAB_AREA_MM2:
+            continue
+        window = (slice(y, y + height), slice(x, x + width))
+        far = float(reach[window][pieces[window] == i].max()) - CORNER_REACH * radius
+        cut[i] = far * pixel_mm >= MIN_SLAB_REACH_MM
+    if not cut.any():
+        return mask
+    slabs = cut[pieces]
+    between = _between_ends(slabs, pixel_mm)
+    result = mask.copy()
+    result[slabs] = 0
+    result[between] = 0
+    # The stumps that the corner rule left go with them.
+    stumps = _morph(result, cv2.MORPH_OPEN, _disk(MIN_HALF_THICKNESS_MM / pixel_mm)) if between.any() else result
+    return stumps
+
+
+def _between_ends(slabs: NDArray[np.bool_], pixel_mm: float) -> NDArray[np.bool_]:
+    """Find what joins the two free ends of a board that a leg lies on.
+
+    The leg hides the board's upper face where it rests on it. If both ends stick out, a parabola through their
+    faces, column by column, tells where the faces run between them.
+    """
+    joined = np.zeros_like(slabs)
+    columns = np.flatnonzero(slabs.any(axis=0))
+    gap = int(np.diff(columns).max(initial=0))
+    if gap < 2:
+        return joined
+    top = slabs.argmax(axis=0)[columns]
+    bottom = slabs.shape[0] - 1 - slabs[::-1].argmax(axis=0)[columns]
+    # The ends of the wings are round or torn: the faces are taken where the board has its full thickness.
+    thickness = bottom - top
+    whole = thickness >= 0.8 * np.median(thickness)
+    if np.median(thickness) * pixel_mm > 2.2 * SLAB_HALF_THICKNESS_MM or np.count_nonzero(whole) < 8:
+        return joined
+    every = np.arange(int(columns[0]), int(columns[-1]) + 1)
+    faces = []
+    for face in (top, bottom):
+        fit = np.polynomial.Polynomial.fit(columns[whole], face[whole], 2)
+        if float(np.abs(fit(columns[whole]) - face[whole]).mean()) * pixel_mm > MAX_SLAB_BEND_MM:
+            return joined
+        faces.append(fit(every))
+    y = np.arange(slabs.shape[0])[:, None]
+    joined[:, every] = (y >= faces[0] - 0.5) & (y <= faces[1] + 1.5)
+    return joined
+
+
+def _limbs(mask: Mask, inner: tuple[slice, slice], pixel_mm: float) -> Mask:
+    """Pieces, within the image proper, that are large, thick and compact enough to be a limb."""
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    depth = _half_thickness(mask)
+    area_inside = np.bincount(pieces[inner].reshape(-1), minlength=count) * pixel_mm**2
+    goes_on = stats[:, cv2.CC_STAT_AREA] * pixel_mm**2 > area_inside + 0.5 * pixel_mm**2
+    windows = [
+        (slice(y, y + height), slice(x, x + width))
+        for x, y, width, height in stats[:, : cv2.CC_STAT_HEIGHT + 1].tolist()
+    ]
+    thickness = np.array([0.0, *(float(depth[windows[i]][pieces[windows[i]] == i].max()) for i in range(1, count))])
+    keep = np.zeros(count, dtype=np.bool_)
+    for i in range(1, count):
+        if area_inside[i] < MIN_AREA_MM2 or thickness[i] * pixel_mm < MIN_HALF_THICKNESS_MM:
+            continue
+        if not goes_on[i] and thickness[i] < MIN_RELATIVE_THICKNESS * thickness.max():
+            continue
+        piece = (pieces[windows[i]] == i).astype(np.uint8)
+        contours, _ = cv2.findContours(piece, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        sides = cv2.minAreaRect(np.concatenate(contours))[1]
+        keep[i] = max(sides) <= MAX_ASPECT * max(1.0, min(sides)) and _solidity(piece) >= MIN_SOLIDITY
+    return cast(Mask, keep[pieces[inner]].astype(np.uint8))
+
+
+def _reopen_gaps(outline: Mask, filled: Mask, pixel_mm: float) -> None:
+    """Take out of `filled`, in place, the holes through which outside air runs on along the limb.
+
+    Where thighs touch in front and behind they close, in one slice, round air that is open in the next. Gas in the
+    bowel and dark bone are not.
+    """
+    planes = len(filled)
+    holes = filled & (1 - outline)
+    with_holes = holes.reshape(planes, -1).max(axis=1)
+    reopened = np.zeros_like(filled)
+    for order in (range(1, planes), range(planes - 2, -1, -1)):
+        for z in order:
+            before = z - order.step
+            if not with_holes[z] or not filled[before].any():
+                continue
+            open_air = _open_air(filled[before]) | reopened[before]
+            count, pieces, stats, _ = cv2.connectedComponentsWithStats(holes[z], connectivity=4)
+            area = stats[:, cv2.CC_STAT_AREA]
+            is_open = np.bincount(pieces[open_air > 0], minlength=count) >= OPEN_SHARE * area
+            is_open &= area * pixel_mm**2 >= MIN_GAP_MM2
+            is_open[0] = False
+            reopened[z] |= is_open[pieces]
+            filled[z][is_open[pieces]] = 0
+
+
+def _open_air(filled: Mask) -> Mask:
+    """Air outside the body; not the gas in a bowel that the border of the image cuts through."""
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(1 - filled, connectivity=4)
+    area = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
+    area[0] = 0
+    is_large: NDArray[np.bool_] = area >= MIN_OPEN_SHARE * max(1.0, float(area.max()))
+    return cast(Mask, is_large[pieces].astype(np.uint8))

@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from musclekit.errors import SegmentationError
-from musclekit.image import Image
+from musclekit.errors import GeometryError, SegmentationError
+from musclekit.image import Contrast, Image
 from musclekit.labels import Side
 
 __all__ = ["Leg", "split_legs"]
 
-#: Two lobes of a piece are two legs when each is this thick, relative to the thickest, and the waist is thinner.
-LOBE_DEPTH = 0.7
-WAIST_DEPTH = 0.9
+#: Shapes of lobes are judged on pixels of this size.
+COARSE_MM = 3.0
+#: How far a body that the border of the image cuts through is taken to go on.
+BEYOND_MM = 36.0
+#: Levels of thickness, as shares of the thickest, at which a slice is looked at for lobes.
+LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+#: A lobe is one when the waist is at most this share of its half thickness, and that is at least this.
+WAIST = 0.82
+MIN_LOBE_MM = 18.0
+#: Two shafts of one slice: smallest and largest area, distance apart, and how unlike in size they may be.
+SHAFT_HU = 300.0
+SHAFT_AREA_MM2 = (180.0, 1600.0)
+MIN_SHAFT_DISTANCE_MM = 100.0
+MIN_SHAFT_RATIO = 0.5
+#: Where each side of the midline holds this share of the slice, a scan shows two legs.
+MIN_SECOND_SHARE = 0.33
+#: Share of the slices that must show two legs, for a scan to show two.
+MIN_TWO_SHARE = 0.2
+#: A cut that parts a leg from a piece of the other crosses at most this much flesh.
+MAX_CUT_MM = 30.0
+#: How much dearer bone is to cut than flesh.
+BONE_COST = 4.0
+#: The cut stays this close to the midline.
+CUT_REACH_MM = 45.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +56,20 @@ class Leg:
     side: Side | None
     mask: NDArray[np.bool_]
 
+    @property
+    def cut_slices(self) -> NDArray[np.bool_]:
+        """Slices in which the border of the image cuts through the leg; shape (Z,)."""
+        rim = np.zeros(self.mask.shape[1:], dtype=np.bool_)
+        rim[[0, -1]] = rim[:, [0, -1]] = True
+        return cast(NDArray[np.bool_], self.mask[:, rim].any(axis=1))
+
 
 def split_legs(image: Image, body: NDArray[np.bool_]) -> tuple[Leg, ...]:
     """Take the body apart into legs.
+
+    Slices in which the body has two lobes side by side, or two femoral shafts (CT), say where the midline runs; it is
+    interpolated between them. Each slice is then cut along the path from front to back, near the midline, that
+    crosses the least body, and there rather the skin between the thighs than what lies beside it.
 
     Parameters
     ----------
@@ -48,100 +81,218 @@ def split_legs(image: Image, body: NDArray[np.bool_]) -> tuple[Leg, ...]:
     Returns
     -------
     tuple of Leg
-        One, or two with the right leg first. Left and right are decided by world x.
+        One leg, or two with the right one first. Of two, world x says which is which. A part of the other leg at the
+        border of the image is no leg, and belongs to none.
 
     Raises
     ------
+    GeometryError
+        If image and mask differ in shape.
     SegmentationError
         If the body mask is empty.
+
+    Notes
+    -----
+    The steps are those of Yang et al. (CT domain adaptation), who leave the rule for touching thighs open: there we
+    cut along a path of least cost rather than by the distance to the femurs, which needs no femur in MR and follows
+    the skin.
     """
+    if body.shape != image.grid.shape:
+        raise GeometryError(f"the body mask has shape {body.shape}, the image {image.grid.shape} (z, y, x)")
     if not body.any():
         raise SegmentationError("no leg found: the body mask is empty")
     # Work with columns along the patient's left-right axis, whichever array axis that is.
     across = 2 if abs(image.grid.direction[0, 2]) >= abs(image.grid.direction[0, 1]) else 1
-    turned = body if across == 2 else body.swapaxes(1, 2)
-    pixel_mm = float(np.sqrt(image.grid.spacing[1] * image.grid.spacing[2]))
-    middle = _midline(turned, pixel_mm)
-    if middle is None:
-        masks = [_main_piece(turned)]
-    else:
-        masks = list(_cut(turned, middle))
+    voxels, spacing = image.voxels, image.grid.spacing
+    if across == 1:
+        voxels, body, spacing = voxels.swapaxes(1, 2), body.swapaxes(1, 2), (spacing[0], spacing[2], spacing[1])
+    masks = _split(voxels, body, spacing, image.contrast is Contrast.CT)
     if across == 1:
         masks = [mask.swapaxes(1, 2) for mask in masks]
+    masks = [np.ascontiguousarray(mask) for mask in masks]
     if len(masks) == 1:
-        return (Leg(None, np.ascontiguousarray(masks[0])),)
-    x = [float(image.grid.world(np.argwhere(mask).mean(axis=0))[0]) for mask in masks]
+        return (Leg(None, masks[0]),)
+    x = [float(image.grid.world(_centroid(mask))[0]) for mask in masks]
     right = int(np.argmax(x))
-    return (
-        Leg("right", np.ascontiguousarray(masks[right])),
-        Leg("left", np.ascontiguousarray(masks[1 - right])),
-    )
+    return Leg("right", masks[right]), Leg("left", masks[1 - right])
 
 
-def _main_piece(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Largest piece of each slice, and the others that are no sliver of another leg."""
+def _centroid(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Mean index (z, y, x) of a mask."""
+    rows = mask.sum(axis=2, dtype=np.int64)
+    profiles = (rows.sum(axis=1), rows.sum(axis=0), mask.sum(axis=0, dtype=np.int64).sum(axis=0))
+    return np.array([np.average(np.arange(len(profile)), weights=profile) for profile in profiles])
+
+
+def _split(
+    voxels: NDArray[np.float32], body: NDArray[np.bool_], spacing: tuple[float, float, float], is_ct: bool
+) -> list[NDArray[np.bool_]]:
+    slices = np.flatnonzero(body.any(axis=(1, 2)))
+    pixel_mm = float(np.sqrt(spacing[1] * spacing[2]))
+    middles = np.full(len(body), np.nan)
+    for z in slices:
+        middle = _middle_of_lobes(body[z].view(np.uint8), pixel_mm)
+        if middle is None and is_ct:
+            middle = _middle_of_shafts(voxels[z], body[z], pixel_mm)
+        if middle is not None:
+            middles[z] = middle
+    seen = np.flatnonzero(np.isfinite(middles))
+    if not len(seen):
+        return [_largest_pieces(body)]
+    columns = np.arange(body.shape[2])
+    mass = body.sum(axis=1, dtype=np.int32)
+    lower = np.array([mass[z][columns < middles[z]].sum() for z in seen]) / mass[seen].sum(axis=1)
+    is_pair = np.minimum(lower, 1 - lower) >= MIN_SECOND_SHARE
+    two = int(is_pair.sum()) >= max(1, MIN_TWO_SHARE * len(slices))
+    if two:
+        # Slices with a small second part say nothing of the midline of a pair.
+        seen = seen[is_pair]
+    track = np.interp(slices, seen, middles[seen])
+    below, dear = _cut(voxels[slices], body[slices], track, pixel_mm, is_ct)
+    if two:
+        low, high = np.zeros_like(body), np.zeros_like(body)
+        low[slices] = body[slices] & below
+        high[slices] = body[slices] & ~below
+        return [_largest_pieces(low), _largest_pieces(high)]
+    # Part of another leg is cut off where the cut is clear, from the slices that showed it outwards.
+    chosen = _reached(np.isin(slices, seen), dear <= MAX_CUT_MM)
+    at = slices[chosen]
+    low, high = body[at] & below[chosen], body[at] & ~below[chosen]
+    main = body.copy()
+    main[at] = low if low.sum() >= high.sum() else high
+    return [_largest_pieces(main)]
+
+
+def _reached(seeds: NDArray[np.bool_], allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which slices belong to a run of allowed ones that holds a seed."""
+    count, runs = cv2.connectedComponents(allowed.astype(np.uint8)[:, None], connectivity=4)
+    holds = np.zeros(count, dtype=np.bool_)
+    holds[runs[:, 0][seeds & allowed]] = True
+    holds[0] = False
+    return cast(NDArray[np.bool_], holds[runs[:, 0]])
+
+
+def _largest_pieces(body: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Largest piece of each slice: slivers of another leg and hands are none."""
     result = np.zeros_like(body)
     for z in range(body.shape[0]):
-        count, pieces, stats, _ = cv2.connectedComponentsWithStats(body[z].view(np.uint8), connectivity=8)
-        if count > 1:
-            result[z] = pieces == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+        x, y, width, height = cv2.boundingRect(body[z].view(np.uint8))
+        box = (z, slice(y, y + height), slice(x, x + width))
+        if width:
+            _, pieces, stats, _ = cv2.connectedComponentsWithStats(body[box].view(np.uint8), connectivity=8)
+            result[box] = pieces == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
     return result
 
 
-def _two_centres(mask: NDArray[np.uint8], pixel_mm: float) -> tuple[float, float] | None:
-    """Columns of the centres of two legs in a slice, smaller first, or None when it shows one."""
-    depth = cv2.distanceTransform(np.pad(mask, 1, mode="edge"), cv2.DIST_L2, 5)[1:-1, 1:-1]
+def _middle_of_lobes(mask: NDArray[np.uint8], pixel_mm: float) -> float | None:
+    """Column between two lobes that lie side by side, or None where there is one.
+
+    Lobes are the parts into which a slice falls when what is thinner than some level is taken away.
+    """
+    step = max(1, round(COARSE_MM / pixel_mm))
+    coarse = mask[step // 2 :: step, step // 2 :: step]
+    pad = max(1, round(BEYOND_MM / (step * pixel_mm)))
+    # A limb cut by the side of the image goes on there; air all round would make a sliver of every cut leg.
+    depth = cv2.distanceTransform(np.pad(np.pad(coarse, pad, mode="edge"), 1), cv2.DIST_L2, 5) * (step * pixel_mm)
     deepest = float(depth.max())
-    if deepest * pixel_mm < 15:
+    if deepest < MIN_LOBE_MM:
         return None
-    # Lobes: what stays apart when everything thinner than the waist is taken away.
-    lobes = ((depth > LOBE_DEPTH * 0.999 * deepest) & (mask > 0)).astype(np.uint8)
-    count, pieces, stats, centres = cv2.connectedComponentsWithStats(lobes, connectivity=8)
-    if count < 3:
-        # A waist nearer to the lobes' own depth shows only at a higher level.
-        lobes = ((depth > WAIST_DEPTH * deepest) & (mask > 0)).astype(np.uint8)
-        count, pieces, stats, centres = cv2.connectedComponentsWithStats(lobes, connectivity=8)
+    for level in LEVELS:
+        waist = level * deepest
+        count, parts, stats, centres = cv2.connectedComponentsWithStats(
+            (depth > waist).astype(np.uint8), connectivity=4
+        )
         if count < 3:
-            return None
-    order = np.argsort(-stats[1:, cv2.CC_STAT_AREA])[:2] + 1
-    first, second = sorted(float(centres[i][0]) for i in order)
-    if second - first < 1.2 * deepest:
+            continue
+        thickness = np.zeros(count)
+        for i in range(1, count):
+            x, y, width, height = (int(n) for n in stats[i, :4])
+            window = (slice(y, y + height), slice(x, x + width))
+            thickness[i] = depth[window][parts[window] == i].max()
+        is_lobe = (thickness * WAIST >= waist) & (thickness >= MIN_LOBE_MM)
+        is_lobe[0] = False
+        lobes = np.flatnonzero(is_lobe)
+        if len(lobes) < 2:
+            continue
+        first, second = lobes[np.argsort(-thickness[lobes], kind="stable")[:2]]
+        dx, dy = centres[second] - centres[first]
+        if abs(dx) < abs(dy):
+            continue
+        # Where circles of these radii touch.
+        between = centres[first][0] + dx * thickness[first] / (thickness[first] + thickness[second])
+        column = (float(between) - pad - 1) * step + step // 2
+        return column if 0 < column < mask.shape[1] - 1 else None
+    return None
+
+
+def _middle_of_shafts(values: NDArray[np.float32], body: NDArray[np.bool_], pixel_mm: float) -> float | None:
+    """Column between two femoral shafts, or None where a CT slice does not show exactly one pair."""
+    bone = ((values > SHAFT_HU) & body).astype(np.uint8)
+    contours, _ = cv2.findContours(bone, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    shafts = []
+    for contour in contours:
+        area = cv2.contourArea(contour) * pixel_mm**2
+        if not SHAFT_AREA_MM2[0] <= area <= SHAFT_AREA_MM2[1]:
+            continue
+        (x, y), radius = cv2.minEnclosingCircle(contour)
+        if area >= 0.6 * np.pi * (radius * pixel_mm) ** 2:
+            shafts.append((x, y, area))
+    if len(shafts) != 2:
         return None
-    return first, second
-
-
-def _midline(body: NDArray[np.bool_], pixel_mm: float) -> NDArray[np.float64] | None:
-    """Column between the legs in each slice, or None when the scan shows one leg."""
-    slices = np.flatnonzero(body.any(axis=(1, 2)))
-    found = {int(z): _two_centres(body[z].view(np.uint8), pixel_mm) for z in slices}
-    two = np.array([z for z in slices if found[int(z)] is not None])
-    if len(two) < max(1, 0.25 * len(slices)):
+    (x0, y0, a0), (x1, y1, a1) = shafts
+    dx, dy = abs(x1 - x0) * pixel_mm, abs(y1 - y0) * pixel_mm
+    if dx < MIN_SHAFT_DISTANCE_MM or dy > 0.5 * dx or min(a0, a1) < MIN_SHAFT_RATIO * max(a0, a1):
         return None
-    centres = np.array([found[int(z)] for z in two])
-    every = np.arange(body.shape[0])
-    middle: NDArray[np.float64] = np.interp(every, two, centres.mean(axis=1))
-    return middle
+    return float(x0 + x1) / 2
 
 
-def _cut(body: NDArray[np.bool_], middle: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Cut every slice along the path from front to back, near the midline, that crosses least body."""
+def _cut(
+    voxels: NDArray[np.float32], body: NDArray[np.bool_], middle: NDArray[np.float64], pixel_mm: float, is_ct: bool
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Cut every slice from front to back; where columns lie below the cut, and how much flesh it crosses, in mm.
+
+    The cut is the path of least cost from the first row to the last, all slices at once, by dynamic programming.
+    Skin between the thighs counts for a fifth of its length.
+    """
     planes, rows, columns = body.shape
-    x = np.arange(columns)
-    reach = max(8.0, 0.25 * columns)
+    reach = max(4.0, CUT_REACH_MM / pixel_mm)
+    first = int(max(0, np.floor(middle.min() - reach)))
+    last = int(min(columns, np.ceil(middle.max() + reach) + 1))
+    x = np.arange(first, last)
     away = np.abs(x - middle[:, None]) / reach
-    cost = np.where(away > 1, 1e3, 0.3 * away**2)[:, None, :] + body
-    total = cost[:, 0].copy()
-    back = np.zeros((rows, planes, columns), dtype=np.int8)
+    far = np.where(away > 1, 100.0, 0.2 * away**2).astype(np.float32)
+    flesh = np.empty((rows, planes, last - first), dtype=np.float32)
+    for z in range(planes):
+        values = voxels[z, :, first:last]
+        flesh[:, z] = np.where(body[z, :, first:last], 1 - 0.8 * _skin(values, pixel_mm, is_ct), 0)
+        if is_ct:
+            flesh[:, z][values > SHAFT_HU] *= BONE_COST
+    back = np.empty((rows, planes, last - first), dtype=np.int8)
+    total = flesh[0] + far
+    wall = np.full((planes, 1), np.inf, dtype=np.float32)
     for y in range(1, rows):
-        padded = np.pad(total, ((0, 0), (1, 1)), constant_values=np.inf)
-        options = np.stack([padded[:, 1:-1], padded[:, :-2] + 0.1, padded[:, 2:] + 0.1])
-        step = options.argmin(axis=0)
-        back[y] = np.array([0, -1, 1], dtype=np.int8)[step]
-        total = np.take_along_axis(options, step[None], axis=0)[0] + cost[:, y]
+        left = np.concatenate([wall, total[:, :-1]], axis=1) + np.float32(0.05)
+        right = np.concatenate([total[:, 1:], wall], axis=1) + np.float32(0.05)
+        best = np.minimum(left, right)
+        back[y] = np.where(total <= best, 0, np.where(left <= right, -1, 1))
+        total = np.minimum(total, best) + flesh[y] + far
     path = np.empty((planes, rows), dtype=np.intp)
     path[:, -1] = total.argmin(axis=1)
     every = np.arange(planes)
     for y in range(rows - 1, 0, -1):
         path[:, y - 1] = path[:, y] + back[y, every, path[:, y]]
-    low = body & (x[None, None, :] < path[..., None])
-    return low, body & ~low
+    crossed = flesh[np.arange(rows), every[:, None], path].sum(axis=1, dtype=np.float64) * pixel_mm
+    below: NDArray[np.bool_] = np.arange(columns) < (path + first)[..., None]
+    return below, crossed
+
+
+def _skin(values: NDArray[np.float32], pixel_mm: float, is_ct: bool) -> NDArray[np.float32]:
+    """How much a slice looks like two skins pressed together, 0 to 1: a bright line in CT, a dark one in MR."""
+    width = 2 * round(6 / pixel_mm) + 1
+    # Skin runs from front to back: averaging along the column takes the noise out and leaves the line.
+    smooth = cv2.blur(values, (1, 2 * round(3 / pixel_mm) + 1))
+    line = smooth - cv2.blur(smooth, (width, 1))
+    if not is_ct:
+        line = -line
+    scale = 60.0 if is_ct else max(1e-6, 0.25 * float(np.percentile(values, 95)))
+    return cast(NDArray[np.float32], np.clip(line / scale, 0, 1))
