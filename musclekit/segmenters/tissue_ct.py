@@ -30,7 +30,7 @@ FAT_HU = -30.0
 #: Bone holds voxels above the first; its rim and its spongy part are followed down to the second.
 BONE_HU = 300.0
 BONE_EDGE_HU = 250.0
-SPONGY_HU = 200.0
+SPONGY_HU = 210.0
 
 #: Denser than any bone: an implant.
 METAL_HU = 2200.0
@@ -41,7 +41,7 @@ CORTEX_HU = 700.0
 
 #: To fill bone, gaps of its cortex up to twice this are closed; holes up to this area are filled; and a bone that the
 #: edge of the picture cuts is closed along that edge over this length.
-BONE_GAP_MM = 4.0
+BONE_GAP_MM = 3.0
 BONE_HOLE_MM2 = 4000.0
 BONE_CUT_MM = 45.0
 
@@ -51,7 +51,7 @@ LEAST_BONE_MM2 = 30.0
 
 #: Muscle thinner than twice the first is a septum; a piece without a disk of the second a vessel or a fold of skin.
 SEPTUM_MM = 2.0
-LEAST_MUSCLE_RADIUS_MM = 3.5
+LEAST_MUSCLE_RADIUS_MM = 3.0
 LEAST_MUSCLE_MM2 = 30.0
 
 #: What the median filter may have taken off a muscle's edge.
@@ -241,10 +241,11 @@ def _filled(dense: Mask, pixel: float) -> Mask:
     hole = stats[:, cv2.CC_STAT_AREA] * pixel**2 <= BONE_HOLE_MM2
     hole[0] = False
     hole[np.unique(np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]]))] = False
-    # The closing shrinks a hole by what it adds at the hole's rim; it must not fill the hollows of the outline.
-    outside = (closed == 0) & ~hole[parts]
-    reach = _distance(~outside) if outside.any() else np.full(outside.shape, np.inf)
-    filled = (wall > 0) | hole[parts] | ((closed > 0) & (reach > gap + 1))
+    # The closing also fills hollows of the outline: they are opened again from outside, as far as no wall is met.
+    outside = ((closed == 0) & ~hole[parts]).view(np.uint8)
+    for _ in range(int(np.ceil(gap))):
+        outside = cv2.dilate(outside, _disk(1)) & (1 - wall)
+    filled = outside == 0
     return cast(Mask, filled[inner])
 
 
