@@ -133,6 +133,8 @@ def list_series(path: Path) -> tuple[Series, ...]:
             header = _read_header(file)
             if "Rows" in header and "Columns" in header:
                 found.setdefault(str(header.get("SeriesInstanceUID", "")), []).append((file, header))
+            elif _should_be_image(header):
+                raise FormatError(f"{file}: truncated or damaged DICOM header (it ends early); copy it again")
             else:
                 others[str(header.get("Modality", "unknown"))] += 1
     if not found:
@@ -200,9 +202,12 @@ def _quiet_pydicom() -> Iterator[None]:
 
 
 def _is_dicom(file: Path) -> bool:
-    with file.open("rb") as stream:
-        stream.seek(128)
-        return stream.read(4) == b"DICM"
+    try:
+        with file.open("rb") as stream:
+            stream.seek(128)
+            return stream.read(4) == b"DICM"
+    except OSError as problem:
+        raise FormatError(f"{file}: cannot be read ({problem.strerror or problem})") from None
 
 
 def _read_header(file: Path) -> Dataset:
@@ -212,6 +217,12 @@ def _read_header(file: Path) -> Dataset:
         return dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
     except Exception as problem:  # pydicom raises whatever its parsing ran into
         raise FormatError(f"{file}: truncated or damaged DICOM header ({problem}); copy it again") from None
+
+
+def _should_be_image(header: Dataset) -> bool:
+    """Whether a file without a size must be a damaged image: it says that it is one, or nothing at all."""
+    uid = header.file_meta.get("MediaStorageSOPClassUID") or header.get("SOPClassUID")
+    return uid is None or "Image Storage" in uid.name
 
 
 def _choose(path: Path, wanted: str | None) -> tuple[Series, tuple[str, ...]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,8 +86,8 @@ def write_itk(stored: NDArray[Any], path: Path, source: Source) -> None:
 
     Raises
     ------
-    GeometryError
-        If the grid is sheared and the format (NRRD through ITK) cannot say so.
+    OSError
+        If ITK cannot write it.
     """
     import SimpleITK as sitk
 
@@ -97,8 +100,15 @@ def write_itk(stored: NDArray[Any], path: Path, source: Source) -> None:
     image.SetSpacing(spacing.tolist())
     image.SetDirection((matrix / spacing).ravel().tolist())
     image.SetOrigin((_LPS @ source.affine[:3, 3])[:n].tolist())
-    with quiet_itk():
-        sitk.WriteImage(image, str(path), useCompression=True)
+    # ITK does not say why it could not write: whether it may is asked first, whether there was room afterwards.
+    path.touch()
+    try:
+        with quiet_itk():
+            sitk.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as problem:
+        if shutil.disk_usage(path.parent).free < stored.nbytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+        raise OSError(_last_line(problem)) from None
 
 
 def _in_plane(affine: NDArray[np.float64]) -> bool:
@@ -202,8 +212,11 @@ def _as_format_error(path: Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as problem:
-        lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-        zero = next((line for line in lines if "spacing" in line.lower()), None)
-        if zero:
-            raise GeometryError(f"{path}: voxel sizes must be positive ({zero}); correct the header") from None
-        raise FormatError(f"{path}: damaged or not readable ({lines[-1]}); copy it again") from None
+        if "spacing" in str(problem).lower():
+            raise GeometryError(f"{path}: voxel sizes must be positive ({_last_line(problem)}); correct it") from None
+        raise FormatError(f"{path}: damaged or not readable ({_last_line(problem)}); copy it again") from None
+
+
+def _last_line(problem: RuntimeError) -> str:
+    """Return the line of ITK's message that says what happened."""
+    return [line.strip() for line in str(problem).splitlines() if line.strip()][-1]

@@ -216,7 +216,7 @@ def _dtype(header: Nifti1Header) -> np.dtype[Any]:
 
     try:
         dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):
         raise FormatError(f"damaged header: voxel type {int(header['datatype'])} does not exist") from None
     if dtype.kind == "V" and dtype.names:
         raise FormatError("a colour image (RGB); give a scan of grey values")

@@ -50,7 +50,9 @@ class Orientation:
             Of the six ways to give the axes to S, A and R, the one with the largest sum of absolute cosines; the
             first of them, in the order of `itertools.permutations` counted from the last axis, where two are equal.
         """
-        cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        length = np.linalg.norm(affine[:3, :3], axis=0)
+        # A column of zeros has no direction; `Grid` refuses it.
+        cosines = affine[:3, :3] / np.where(length > 0, length, 1)
 
         def closeness(axes: tuple[int, ...]) -> float:
             # Rounded, so that the choice between equals does not hang on the last bit.

@@ -113,7 +113,7 @@ def open_scan(path: _Path, contrast: Contrast | None = None, series: str | None 
         image = Image(voxels, stored.source.grid, said)
     warnings = (*stored.warnings, *geometry_warnings(image.grid))
     if contrast_source == "guessed":
-        reason = "its values are Hounsfield units" if said is Contrast.CT else "its values are no Hounsfield units"
+        reason = "its values are Hounsfield units" if said is Contrast.CT else "its values are not Hounsfield units"
         warnings = (
             *warnings,
             f"taken for {said.modality.upper()}, because {reason}; state the modality if that is wrong",

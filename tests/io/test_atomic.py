@@ -43,9 +43,13 @@ def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: Bas
 
 
 def _write_and_raise(target: Path, error: Exception) -> str:
-    with pytest.raises(OutputError) as caught, replacing(target) as temporary:
-        temporary.write_text("half")
-        raise error
+    def write() -> None:
+        with replacing(target) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(OutputError) as caught:
+        write()
     assert isinstance(caught.value, OSError)
     return str(caught.value)
 
@@ -95,5 +99,5 @@ def test_other_errors_name_path_and_reason(tmp_path: Path) -> None:
 
 
 def test_an_error_of_ours_is_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(MissingFileError, match="scan.nii: no such file"), replacing(tmp_path / "x.csv"):
+    with pytest.raises(MissingFileError, match=r"scan\.nii: no such file"), replacing(tmp_path / "x.csv"):
         raise MissingFileError("scan.nii: no such file")
