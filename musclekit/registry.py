@@ -114,8 +114,10 @@ def entry(name: str) -> Entry:
 
 def parameters(name: str) -> dict[str, Any]:
     """Return the parameters of a method with their defaults (``inspect.Parameter.empty`` where there is none)."""
+    # A class without a constructor of its own shows object's (*args, **kwargs), which are no parameters.
     signature = inspect.signature(entry(name).load().__init__)
-    return {key: item.default for key, item in signature.parameters.items() if key != "self"}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {key: item.default for key, item in signature.parameters.items() if key != "self" and item.kind in named}
 
 
 def build(name: str, **settings: Any) -> Any:

@@ -13,8 +13,11 @@ from musclekit.image import Contrast, Domain, Image
 
 __all__ = ["N4", "bias_field"]
 
-#: The field is smooth: it is estimated on voxels no smaller than this, where it costs a hundredth.
-COARSE_MM = 4.0
+#: The field is smooth: it is estimated on voxels of about this size, where it costs a hundredth ...
+COARSE_MM = 8.0
+
+#: ... but on no fewer along an axis than this.
+LEAST_VOXELS = 16
 
 
 def bias_field(
@@ -41,13 +44,16 @@ def bias_field(
     References
     ----------
     Tustison et al., N4ITK: improved N3 bias correction, IEEE TMI 29 (2010). We estimate the field on a coarse grid
-    (4 mm) and evaluate the spline on the fine one.
+    (8 mm) and evaluate the spline on the fine one.
     """
     import SimpleITK as sitk
 
     flat = image.grid.shape[0] == 1
     spacing = image.grid.spacing
-    shrink = [max(1, int(COARSE_MM // s)) for s in reversed(spacing)]
+    shrink = [
+        max(1, min(round(COARSE_MM / s), n // LEAST_VOXELS))
+        for n, s in zip(reversed(image.grid.shape), reversed(spacing), strict=True)
+    ]
     # N4 works on logarithms: what is not above zero tells it nothing.
     usable = mask & (image.voxels > 0)
     extent = [n * s for n, s in zip(reversed(image.grid.shape), reversed(spacing), strict=True)]

@@ -18,11 +18,11 @@ from musclekit.image import Case, Contrast, Image
 from musclekit.labels import label_set
 from musclekit.phantom import GENERATOR_VERSION, Grade, make_case
 from musclekit.protocols import Segmenter
-from musclekit.report import Failure, Report, ScanSection, Table, montage, score_strips, write_report
+from musclekit.report import Failure, Report, ScanSection, Table, montage, scan_figures, score_strips, write_report
 from musclekit.workflows.numbers import sided_measures, write_table
 from musclekit.workflows.outcome import OnProgress
-from musclekit.workflows.pages import scan_figures
 from musclekit.workflows.record import RunRecord, versions
+from musclekit.workflows.segment import noted_warnings
 
 __all__ = ["DemoResult", "run_demo"]
 
@@ -106,6 +106,7 @@ def run_demo(
     muscle = label_set("muscle")
     total = len(CONTRASTS) * len(GRADES) * subjects
     tables, sections, descriptions = [], [], {}
+    warnings: list[str] = []
     done = 0
     for contrast in CONTRASTS:
         template = make_case(_seed(seed, 0, 99), contrasts=(contrast,), shape=shape).image
@@ -121,7 +122,9 @@ def run_demo(
                     id=f"{grade}-{person + 1}-{contrast}",
                     subject=f"{grade}-{person + 1}",
                 )
-                table = evaluate(methods, [case], label_set=muscle)
+                with noted_warnings() as notes:
+                    table = evaluate(methods, [case], label_set=muscle)
+                warnings += [f"{case.id}: {note}" for note in notes]
                 tables.append(table.assign(group=f"{contrast} {grade}"))
                 if person == 0:
                     sections.append(_section(case, methods["tissue"]))
@@ -141,7 +144,7 @@ def run_demo(
         "slices, rows, columns": list(shape),
     }
     report = out / "report.html"
-    write_report(_report(scores, sections, parameters, started), report)
+    write_report(_report(scores, sections, warnings, parameters, started), report)
     inputs = [{"name": section.name, "status": "done", "warnings": list(section.warnings)} for section in sections]
     RunRecord("demo", parameters, inputs, "cpu", started).write(out / "run.json")
     return DemoResult(scores, out / "scores.csv", report)
@@ -162,22 +165,22 @@ def _section(case: Case, method: Segmenter) -> ScanSection:
         measures.asymmetry,
         measures.warnings,
         {"method": "tissue", "grade": str(case.meta["grade"]), "contrast": str(case.image.contrast)},
-        scan_figures(case.image, labels, measures),
+        scan_figures(measures, labels, case.image),
     )
 
 
 def _report(
-    scores: pd.DataFrame, sections: Sequence[ScanSection], parameters: dict[str, Any], started: datetime
+    scores: pd.DataFrame,
+    sections: Sequence[ScanSection],
+    warnings: Sequence[str],
+    parameters: dict[str, Any],
+    started: datetime,
 ) -> Report:
     groups = dict(zip(scores["case_id"], scores["group"], strict=True))
     whole = scores[scores["slice"].isna() & (scores["status"] == "ok")]
-    median = (
-        whole[whole["metric"] == "dice"]
-        .groupby(["group", "method"], sort=False)["value"]
-        .median()
-        .rename("median Dice")
-        .reset_index()
-    )
+    dice = whole[whole["metric"] == "dice"]
+    median = dice.pivot_table(index="method", columns="group", values="value", aggfunc="median", sort=False)
+    median = median.reset_index().rename_axis(columns=None)
     failures = scores[~scores["status"].isin(["ok", "empty"])].drop_duplicates(["case_id", "method"])
     return Report(
         "musclekit demonstration",
@@ -185,7 +188,8 @@ def _report(
         date=started.date().isoformat(),
         scans=sections,
         failures=[Failure(f"{row.case_id}, {row.method}", str(row.status)) for row in failures.itertuples()],
-        tables=[Table("Agreement with the truth", median, "Dice of all muscle, whole volume; 1 is perfect.")],
+        tables=[Table("Agreement with the truth", median, "Median Dice of all muscle over whole volumes.")],
+        warnings=warnings,
         figures=[score_strips(scores[scores["slice"].notna()], "dice", group=groups, label="muscle")],
         parameters={**parameters, "versions": versions()},
     )

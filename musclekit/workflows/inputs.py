@@ -83,9 +83,8 @@ def scan_names(paths: Sequence[Path]) -> list[str]:
         If two paths cannot be told apart.
     """
     resolved = [path.resolve() for path in paths]
-    for depth in range(max((len(path.parts) for path in resolved), default=1)):
-        names = ["_".join([*path.parent.parts[len(path.parent.parts) - depth :], stem(path)]) for path in resolved]
+    for depth in range(max((len(path.parts) - 1 for path in resolved), default=1)):
+        names = ["_".join([*path.parts[len(path.parts) - 1 - depth : -1], stem(path)]) for path in resolved]
         if max(Counter(names).values(), default=1) == 1:
             return names
-    twice = next(path for path, count in Counter(resolved).items() if count > 1)
-    raise InputError(f"{twice} is named twice")
+    raise InputError(f"scans cannot be told apart by their paths: {', '.join(str(path) for path in paths)}")

@@ -11,9 +11,10 @@ from musclekit.errors import GeometryError, InputError, ParameterError
 from musclekit.image import Contrast
 from musclekit.io import open_scan, read, read_labels, stem
 from musclekit.labels import LabelSet, Side, label_set, label_set_names
+from musclekit.report import scan_figures
 from musclekit.workflows.numbers import scan_details, sided_measures, write_measures
 from musclekit.workflows.outcome import BatchOutcome, ScanOutcome
-from musclekit.workflows.pages import scan_figures, write_picture, write_scan_report
+from musclekit.workflows.pages import write_picture, write_scan_report
 from musclekit.workflows.record import RunRecord, file_hash
 
 __all__ = ["label_set_of", "measure_scan"]
@@ -109,7 +110,7 @@ def measure_scan(
         measures=measures,
         picture=write_picture(opened.image, found, out / f"{name}_qc.png"),
         details=scan_details(opened),
-        figures=scan_figures(opened.image, found, measures),
+        figures=tuple(scan_figures(measures, found, opened.image)),
     )
     parameters = {
         "labels": str(labels),

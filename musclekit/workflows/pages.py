@@ -6,24 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from musclekit.image import Contrast, Image, LabelMap
+from musclekit.image import Image, LabelMap
 from musclekit.io import replacing
-from musclekit.quantify import Measures
-from musclekit.report import (
-    Failure,
-    Figure,
-    Report,
-    ScanSection,
-    csa_profile,
-    fat_fraction_bars,
-    hu_histogram,
-    montage,
-    write_report,
-)
+from musclekit.report import Failure, Report, ScanSection, montage, write_report
 from musclekit.workflows.outcome import ScanOutcome
 from musclekit.workflows.record import versions
 
-__all__ = ["scan_figures", "scan_section", "write_picture", "write_scan_report"]
+__all__ = ["scan_section", "write_picture", "write_scan_report"]
 
 
 def write_picture(image: Image, labels: LabelMap, path: Path) -> bytes:
@@ -32,21 +21,6 @@ def write_picture(image: Image, labels: LabelMap, path: Path) -> bytes:
     with replacing(path) as temporary:
         temporary.write_bytes(picture)
     return picture
-
-
-def scan_figures(image: Image, labels: LabelMap, measures: Measures) -> tuple[Figure, ...]:
-    """Return the distributions of a scan: areas along the thigh, HU of muscle, fat fractions, where there are any."""
-    colors = {label.name: label.color for label in labels.label_set.unsided()}
-    shown = measures.slices[measures.slices["structure"].isin(list(colors))]
-    figures = []
-    if labels.grid.shape[0] > 1 and shown["csa_mm2"].notna().any():
-        figures.append(csa_profile(shown, colors))
-    if image.contrast is Contrast.CT and "muscle" in labels.label_set.names and labels.mask("muscle").any():
-        figures.append(hu_histogram({"muscle": image.voxels[labels.mask("muscle")]}))
-    if "fat_fraction_of_sums" in measures.structures and measures.structures["fat_fraction_of_sums"].notna().any():
-        rows = measures.structures["structure"].isin(list(colors))
-        figures.append(fat_fraction_bars(measures.structures[rows], colors))
-    return tuple(figures)
 
 
 def scan_section(outcome: ScanOutcome) -> ScanSection:

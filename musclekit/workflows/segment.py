@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +17,14 @@ from musclekit.errors import InputError, MusclekitError, ParameterError
 from musclekit.image import Contrast
 from musclekit.io import open_scan, write_label_table, write_labels
 from musclekit.labels import Side
+from musclekit.report import scan_figures
 from musclekit.workflows.inputs import find_scans, scan_names
 from musclekit.workflows.numbers import scan_details, sided_measures, write_measures, write_table
 from musclekit.workflows.outcome import BatchOutcome, OnProgress, ScanOutcome
-from musclekit.workflows.pages import scan_figures, write_picture, write_scan_report
+from musclekit.workflows.pages import write_picture, write_scan_report
 from musclekit.workflows.record import RunRecord, file_hash
 
-__all__ = ["compose_method", "segment_scans"]
+__all__ = ["compose_method", "noted_warnings", "segment_scans", "write_all_measures"]
 
 
 def compose_method(method: str, translator: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,11 +221,27 @@ def _segment_or_fail(job: _Job, *, one_thread: bool = False) -> ScanOutcome:
     return ScanOutcome(job.name, job.path, "failed", message=message, seconds=time.perf_counter() - began)
 
 
+@contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """Collect what a method warns of, so that it stands in the report instead of passing by on the screen."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield notes
+    for warning in caught:
+        text = str(warning.message)
+        if issubclass(warning.category, UserWarning) and text not in notes:
+            notes.append(text)
+        elif not issubclass(warning.category, UserWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 def _segment(job: _Job) -> ScanOutcome:
     began = time.perf_counter()
     scan = open_scan(job.path, contrast=job.contrast, series=job.series)
     method = registry.build(**job.method)
-    labels = method.segment(scan.image)
+    with noted_warnings() as notes:
+        labels = method.segment(scan.image)
     measures = sided_measures(labels, scan.image, side=job.side)
     target = job.folder / f"{job.name}_dseg.nii.gz"
     write_labels(labels, target, like=job.path)
@@ -234,11 +253,11 @@ def _segment(job: _Job) -> ScanOutcome:
         job.path,
         "done",
         folder=job.folder,
-        warnings=(*scan.warnings, *measures.warnings),
+        warnings=(*scan.warnings, *notes, *measures.warnings),
         seconds=time.perf_counter() - began,
         input_hash=file_hash(job.path),
         measures=measures,
         picture=picture,
         details=scan_details(scan),
-        figures=scan_figures(scan.image, labels, measures),
+        figures=tuple(scan_figures(measures, labels, scan.image)),
     )

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+import typer
+
+from musclekit.cli import guard
+from musclekit.errors import VoxelError
+
+
+def test_a_musclekit_error_is_one_line_and_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    @guard.guarded
+    def command() -> None:
+        raise VoxelError("the image is constant")
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    assert caught.value.exit_code == 2
+    assert capsys.readouterr().err == "error: the image is constant\n"
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard.Debug, "on", True)
+
+    @guard.guarded
+    def command() -> None:
+        raise VoxelError("the image is constant")
+
+    with pytest.raises(typer.Exit):
+        command()
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interruption_is_exit_130(capsys: pytest.CaptureFixture[str]) -> None:
+    @guard.guarded
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    assert caught.value.exit_code == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_not_hidden() -> None:
+    @guard.guarded
+    def command() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        command()

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from musclekit.errors import OutputError
+from musclekit.workflows.record import RunRecord, file_hash, versions, write_json
+
+
+def test_a_file_s_hash_is_its_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"muscle")
+    assert file_hash(tmp_path / "a") == hashlib.sha256(b"muscle").hexdigest()
+
+
+def test_a_folder_s_hash_follows_its_files(tmp_path: Path) -> None:
+    (tmp_path / "b").write_bytes(b"le")
+    (tmp_path / "a").write_bytes(b"musc")
+    assert file_hash(tmp_path) == hashlib.sha256(b"muscle").hexdigest()
+    (tmp_path / "b").write_bytes(b"lE")
+    assert file_hash(tmp_path) != hashlib.sha256(b"muscle").hexdigest()
+
+
+def test_versions_name_what_results_rest_on() -> None:
+    assert {"musclekit", "python", "numpy", "SimpleITK", "torch"} <= set(versions())
+
+
+def test_a_record_tells_all_of_a_run(tmp_path: Path) -> None:
+    started = datetime(2026, 1, 2, tzinfo=UTC)
+    RunRecord("segment", {"method": {"name": "gmm"}}, [{"name": "a"}], "cpu", started).write(tmp_path / "run.json")
+    record = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert record["started"] == "2026-01-02T00:00:00+00:00"
+    assert record["parameters"] == {"method": {"name": "gmm"}}
+    assert record["inputs"] == [{"name": "a"}]
+    assert record["seconds"] > 0
+
+
+def test_what_is_not_plain_data_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_json({"image": object()}, tmp_path / "run.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_the_way_is_said(tmp_path: Path) -> None:
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(OutputError, match="a folder stands there"):
+        write_json({}, tmp_path / "run.json")
