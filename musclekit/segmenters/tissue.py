@@ -56,7 +56,7 @@ class TissueSegmenter(BaseEstimator):
         metal_hu: float = METAL_HU,
         ball_mm: float = BALL_MM,
         wide_ball_mm: float = WIDE_BALL_MM,
-        infiltrated_share: float = 0.6,
+        infiltrated_share: float = 0.8,
         streak_mm: float = 4.0,
     ) -> None:
         self.fat_hu = fat_hu

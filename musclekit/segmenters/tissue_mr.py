@@ -41,6 +41,9 @@ FIELD_SCALES_MM = (80.0, 40.0, 20.0, 10.0)
 FIELD_SCALE_Z_MM = 8.0
 FIELD_CELL_MM = 3.0
 FIELD_PASSES = 8
+#: Tissue whose grey varies more than this around its mean, within some mm, is mottled, and no measure of the field.
+CALM_VARIATION = 0.15
+CALM_SCALE_MM = 4.0
 
 #: Fat is bright when the ring's median exceeds the interior's lower quartile this many times. On 35 real scans the
 #: ratio lay at 1.8 to 7.6 where fat is bright, and at 0.6 to 1.3 where it is not.
@@ -71,6 +74,10 @@ MAX_CORTEX_MM = 9.0
 #: Cortex is darker than this part of muscle.
 DARK_BONE = 0.75
 
+#: Share of fat at the edge between fat and muscle, and the smoothing under which pure fat is told from infiltration.
+EDGE_SHARE = 0.6
+SMOOTH_MM = 1.0
+
 #: Muscle in smaller pieces is a vessel or a nerve.
 LEAST_MUSCLE_MM2 = 20.0
 
@@ -80,7 +87,7 @@ def mr_tissues(
     body: Mask,
     legs: NDArray[np.integer],
     *,
-    infiltrated_share: float = 0.6,
+    infiltrated_share: float = 0.8,
     streak_mm: float = 4.0,
     cortex_mm: float = 5.0,
 ) -> NDArray[np.uint8]:
@@ -95,7 +102,7 @@ def mr_tissues(
     legs : ndarray of int, shape (Z, Y, X)
         0 outside the legs, one number a leg; a leg has the same number in every plane.
     infiltrated_share : float
-        Muscle holds less fat than this once streaks are taken out, fat tissue more.
+        Muscle holds less fat than this, intermuscular fat more.
     streak_mm : float
         Fat inside the fascia that is thinner than this is a streak, and belongs to the muscle it lies in.
     cortex_mm : float
@@ -130,7 +137,7 @@ def mr_tissues(
     compartment = muscle_compartment(share, leg, inside, depth, spacing)
     marrow, cortex = femur(share, relative, compartment, leg, spacing, bright, cortex_mm=cortex_mm)
     bone = marrow | cortex
-    fat = _thick(share >= infiltrated_share, streak_mm, spacing)
+    fat = _intermuscular_fat(share, infiltrated_share, streak_mm, spacing)
     muscle = _without_specks(compartment & ~bone & ~fat, LEAST_MUSCLE_MM2, spacing)
     ids = {label.name: label.id for label in label_set("tissue")}
     found = labels[box]
@@ -209,6 +216,7 @@ def even_brightness(grey: Grey, body: Mask, depth: Grey, spacing: Spacing, brigh
     level = _cells(grey * body, steps) / np.maximum(filled, 1e-3)
     deep = _cells(np.minimum(depth, 1e3), steps)
     known = (filled > 0.7) & (level > 0)
+    calm = _is_calm(grey * body, (level * filled).astype(np.float32), filled, steps, cell)
     if bright_fat:
         where = known & (deep > SKIN_MM - 1) & (deep < RING_MM)
         candidates, reach = level, 9.0
@@ -228,7 +236,7 @@ def even_brightness(grey: Grey, body: Mask, depth: Grey, spacing: Spacing, brigh
     ring = known & (deep > SKIN_MM) & (deep < RING_MM)
     for _ in range(FIELD_PASSES):
         offset = log_level - field
-        sure = seeds | (known & (deep > SKIN_MM - 1) & (np.abs(offset) < 0.12))
+        sure = seeds | (known & (deep > SKIN_MM - 1) & calm & (np.abs(offset) < 0.12))
         target = log_level
         if not bright_fat:
             # Subcutaneous fat is dim here, but as even as muscle, and it shows the field where muscle is gone.
@@ -488,7 +496,7 @@ def _rim(marrow: Mask, dark: Mask, compartment: Mask, spacing: Spacing, cortex_m
 
 
 def _closed_contours(costs: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Radius index of the cheapest closed contour in each of several polar images.
+    """Find the radius index of the cheapest closed contour in each of several polar images.
 
     Parameters
     ----------
@@ -498,28 +506,36 @@ def _closed_contours(costs: NDArray[np.floating]) -> NDArray[np.int64]:
     Returns
     -------
     ndarray of int, shape (N, rays)
-        Neighbouring rays differ by at most `STEP_MM`. The path runs round twice and the middle turn is taken, so that
-        it closes up but for costs that tie.
+        Neighbouring rays, the last and the first too, differ by at most `STEP_MM`. Two turns say where the first ray
+        is best passed; a third one that starts and ends there is the cheapest of all that do.
     """
+    rays = costs.shape[1]
+    costs = costs.astype(np.float32)
+    free = _cheapest_path(costs[:, np.arange(2 * rays) % rays])
+    pinned = costs[:, np.arange(rays + 1) % rays].copy()
+    elsewhere = np.arange(costs.shape[2]) != free[:, rays, None]
+    pinned[:, 0][elsewhere] = np.inf
+    pinned[:, rays][elsewhere] = np.inf
+    return _cheapest_path(pinned)[:, :rays]
+
+
+def _cheapest_path(costs: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Find the radius index at each ray of the cheapest open path from the first ray to the last; shape (N, rays)."""
     count, rays, _ = costs.shape
     price = (STEP_PRICE * np.abs(np.arange(-STEP_MM, STEP_MM + 1))).astype(np.float32)
-    turn = np.arange(2 * rays) % rays
-    total = costs[:, 0].astype(np.float32)
+    total = costs[:, 0]
     steps = []
-    for ray in turn[1:]:
+    for ray in range(1, rays):
         padded = np.pad(total, ((0, 0), (STEP_MM, STEP_MM)), constant_values=np.inf)
         reached = np.lib.stride_tricks.sliding_window_view(padded, 2 * STEP_MM + 1, axis=1) + price
         step = reached.argmin(axis=2)
         steps.append((step - STEP_MM).astype(np.int8))
-        total = np.take_along_axis(reached, step[..., None], axis=2)[..., 0] + costs[:, ray].astype(np.float32)
-    path = np.empty((count, 2 * rays), dtype=np.int64)
+        total = np.take_along_axis(reached, step[..., None], axis=2)[..., 0] + costs[:, ray]
+    path = np.empty((count, rays), dtype=np.int64)
     path[:, -1] = total.argmin(axis=1)
-    for k in range(2 * rays - 2, -1, -1):
-        path[:, k] = path[:, k + 1] + steps[k][np.arange(count), path[:, k + 1]]
-    middle = np.arange(rays // 2, rays // 2 + rays)
-    radius = np.empty((count, rays), dtype=np.int64)
-    radius[:, turn[middle]] = path[:, middle]
-    return radius
+    for ray in range(rays - 2, -1, -1):
+        path[:, ray] = path[:, ray + 1] + steps[ray][np.arange(count), path[:, ray + 1]]
+    return path
 
 
 def _cells(volume: Grey, steps: list[int]) -> Grey:
@@ -529,6 +545,16 @@ def _cells(volume: Grey, steps: list[int]) -> Grey:
     blocks = padded.reshape(planes, padded.shape[1] // steps[0], steps[0], padded.shape[2] // steps[1], steps[1])
     means: Grey = blocks.mean(axis=(2, 4), dtype=np.float32)
     return means
+
+
+def _is_calm(grey: Grey, level: Grey, filled: Grey, steps: list[int], cell: Spacing) -> Mask:
+    """Whether grey varies little around each cell, as in fat and healthy muscle; infiltrated muscle is mottled."""
+    sigma = (0.0, CALM_SCALE_MM / cell[1], CALM_SCALE_MM / cell[2])
+    weight = np.maximum(ndimage.gaussian_filter(filled, sigma), 1e-3)
+    mean = ndimage.gaussian_filter(level, sigma) / weight
+    square = ndimage.gaussian_filter(_cells(grey**2, steps), sigma) / weight
+    calm: Mask = square - mean**2 < (CALM_VARIATION * mean) ** 2
+    return calm
 
 
 def _smooth_field(log_level: Grey, seeds: Mask, cell: Spacing, scales: tuple[float, ...]) -> Grey:
@@ -560,11 +586,14 @@ def _each_plane(volume: NDArray[T], operation: int, element: NDArray[np.uint8]) 
     return np.stack([cv2.morphologyEx(plane, operation, element) for plane in volume])
 
 
-def _thick(mask: Mask, thickness_mm: float, spacing: Spacing) -> Mask:
-    """Return the parts of a mask that are thicker, with the corners that an opening rounds off."""
-    disk = _disk(thickness_mm / 2, spacing)
-    core = _each_plane(mask.astype(np.uint8), cv2.MORPH_OPEN, disk)
-    return mask & (_each_plane(core, cv2.MORPH_DILATE, disk) > 0)
+def _intermuscular_fat(share: Grey, infiltrated_share: float, streak_mm: float, spacing: Spacing) -> Mask:
+    """Return fat that is no streak: pure and thick in its middle, and from there out to its edge."""
+    sigma = (0.0, SMOOTH_MM / spacing[1], SMOOTH_MM / spacing[2])
+    pure = ndimage.gaussian_filter(np.clip(share, 0, 1.2), sigma) >= infiltrated_share
+    core = _each_plane(pure.astype(np.uint8), cv2.MORPH_OPEN, _disk(streak_mm / 2, spacing))
+    near = _each_plane(core, cv2.MORPH_DILATE, _disk(streak_mm, spacing)) > 0
+    fat: Mask = near & (share >= min(EDGE_SHARE, infiltrated_share))
+    return fat
 
 
 def _without_gaps(legs: NDArray[np.integer], spacing: Spacing) -> NDArray[np.integer]:
