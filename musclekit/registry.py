@@ -145,7 +145,7 @@ def build(name: str, **settings: Any) -> Any:
 
     Examples
     --------
-    >>> build("threshold", low=-30.0).low
+    >>> build("threshold", hu_low=-30.0).hu_low
     -30.0
     """
     known = parameters(name)

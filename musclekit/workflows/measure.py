@@ -33,9 +33,9 @@ def label_set_of(labels: Path) -> LabelSet:
     if not table.is_file():
         raise InputError(f"{labels.name}: what the ids mean is not known; give --label-set, one of: {known}")
     with table.open(encoding="utf-8", newline="") as stream:
-        rows = {(int(row["index"]), row["name"], row.get("side", "")) for row in csv.DictReader(stream, delimiter="\t")}
+        rows = {(row["index"], row["name"]) for row in csv.DictReader(stream, delimiter="\t")}
     for name in label_set_names():
-        if {(label.id, label.name, label.side or "") for label in label_set(name)} == rows - {(0, "background", "")}:
+        if {(str(label.id), label.full_name) for label in label_set(name)} == rows:
             return label_set(name)
     raise InputError(f"{table.name} describes no label set known here; give --label-set, one of: {known}")
 

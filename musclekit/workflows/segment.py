@@ -244,7 +244,7 @@ def _segment(job: _Job) -> ScanOutcome:
         labels = method.segment(scan.image)
     measures = sided_measures(labels, scan.image, side=job.side)
     target = job.folder / f"{job.name}_dseg.nii.gz"
-    write_labels(labels, target, like=job.path)
+    write_labels(labels, target, like=scan)
     write_label_table(labels.label_set, job.folder / f"{job.name}_dseg.tsv")
     write_measures(measures, job.folder, job.name)
     picture = write_picture(scan.image, labels, job.folder / f"{job.name}_qc.png")

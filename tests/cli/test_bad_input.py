@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def _singular(folder: Path) -> Path:
         (_constant, "mr", "constant"),
         (_air, "ct", "nothing but air"),
         (_four_d, "mr", "4-D|four"),
-        (_zero_spacing, "mr", "spacing"),
+        (_zero_spacing, "mr", "must be positive"),
         (_singular, "mr", "singular"),
     ],
 )
@@ -157,7 +158,7 @@ def test_an_unknown_method_or_parameter_lists_the_alternatives(command: Command,
     assert "threshold" in method.stderr
     parameter = command("segment", ct_scan, "-o", "out", "--method", "threshold", "--set", "lo=3")
     assert parameter.returncode == 2
-    assert "has no parameter 'lo'; it has: low" in parameter.stderr
+    assert "has no parameter 'lo'; it has: hu_low" in parameter.stderr
     kind = command("segment", ct_scan, "-o", "out", "--method", "n4")
     assert kind.returncode == 2
     assert "'n4' is a translator, not a segmenter" in kind.stderr
@@ -166,12 +167,22 @@ def test_an_unknown_method_or_parameter_lists_the_alternatives(command: Command,
     assert "--set takes key=value, not 'low'" in setting.stderr
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the administrator may write anywhere")
-def test_no_permission_to_write(command: Command, ct_scan: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir(mode=0o500)
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(errno.EACCES, "no permission to write"), (errno.ENOSPC, "the disk is full")],
+)
+def test_a_folder_that_cannot_be_written_to(
+    command: Command, ct_scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, words: str
+) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "replace", refuse)
     result = command("segment", ct_scan, "-o", "out", "--quiet")
     assert result.returncode == 2
-    assert "no permission to write" in result.stderr
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not list((tmp_path / "out").rglob("*"))
 
 
 def test_an_output_folder_that_is_a_file(command: Command, ct_scan: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_validate_reads_plans(command: Command, tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text(
         '[method]\nname = "translated"\n[method.translator]\nname = "n4"\n[method.segmenter]\nname = "threshold"\n'
-        "[grid]\nsegmenter__low = [-30, -20]\ntranslator__spline_mm = [80.0, 150.0, 200.0]\n"
+        "[grid]\nsegmenter__hu_low = [-30, -20]\ntranslator__spline_mm = [80.0, 150.0, 200.0]\n"
     )
     result = command("validate", plan, "--json")
     assert result.returncode == 0, result.stderr
@@ -88,7 +88,7 @@ def test_validate_reads_plans(command: Command, tmp_path: Path) -> None:
         ("[grid]\nx = [1]\n", "'method' is a required property"),
         ('[method]\nname = "nope"\n', "unknown method 'nope'"),
         ('[method]\nname = "threshold"\n[grid]\nlo = [1]\n', "the grid names 'lo'; the method has:"),
-        ('[method]\nname = "threshold"\n[grid]\nlow = 1\n', "at [grid][low]"),
+        ('[method]\nname = "threshold"\n[grid]\nhu_low = 1\n', "at [grid][hu_low]"),
     ],
 )
 def test_validate_says_what_is_wrong_with_a_plan(command: Command, tmp_path: Path, text: str, words: str) -> None:
