@@ -25,8 +25,8 @@ _MILLIMETRES = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 #: How far the two affines of a header may lie apart before it is said.
 _DISAGREEMENT_MM = 1.0
 
-#: A good third faster than gzip's own 6, and label maps come out 4 % larger.
-_COMPRESSION = 4
+#: gzip's levels: at 4 a float image takes a quarter of the time of 6 and a tenth more room; label maps gain from 6.
+_LABEL_COMPRESSION, _IMAGE_COMPRESSION = 6, 4
 
 _LABEL_INTENT = 1002
 
@@ -51,17 +51,16 @@ def read_nifti(path: Path) -> Stored:
         If it is not 3-D, or a voxel size is not positive.
     """
     try:
-        with cast(BinaryIO, gzip.open(path, "rb") if is_gzip(path) else path.open("rb")) as stream:
+        with naming(path), _open(path) as stream:
             header = _read_header(stream)
-            with naming(path):
-                source, warnings = _geometry(header)
-                dtype = _dtype(header)
-                expected = int(np.prod(source.shape)) * dtype.itemsize
-                if expected > largest_content(path):
-                    raise FormatError(
-                        f"truncated: the header declares {expected / 1e6:.3g} MB of voxels, more than fit in the file"
-                    )
-                raw = _read_voxels(stream, header, expected)
+            source, warnings = _geometry(header)
+            dtype = _dtype(header)
+            expected = int(np.prod(source.shape, dtype=np.float64)) * dtype.itemsize
+            if expected > largest_content(path):
+                raise FormatError(
+                    f"truncated: the header declares {expected / 1e6:.3g} MB of voxels, more than fit in the file"
+                )
+            raw = _read_voxels(stream, header, expected)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise FormatError(f"{path}: the gzip file is truncated or damaged; copy it again") from None
     voxels = np.frombuffer(raw, dtype=dtype).reshape(source.shape, order="F")
@@ -70,7 +69,7 @@ def read_nifti(path: Path) -> Stored:
 
 def read_nifti_source(path: Path) -> Source:
     """Read the geometry alone, as `read_nifti` does."""
-    with cast(BinaryIO, gzip.open(path, "rb") if is_gzip(path) else path.open("rb")) as stream, naming(path):
+    with naming(path), _open(path) as stream:
         return _geometry(_read_header(stream))[0]
 
 
@@ -111,10 +110,15 @@ def write_nifti(stored: NDArray[Any], path: Path, source: Source, *, labels: boo
             file.write(content)
             file.write(voxels)
             return
+        level = _LABEL_COMPRESSION if labels else _IMAGE_COMPRESSION
         # Neither name nor time goes into the file: the same labels give the same bytes.
-        with gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as packed:
+        with gzip.GzipFile("", "wb", level, file, mtime=0) as packed:
             packed.write(content)
             packed.write(voxels)
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb") if is_gzip(path) else path.open("rb"))
 
 
 def _header_of(block: bytes) -> Nifti1Header:

@@ -298,6 +298,23 @@ def test_truncated_files(tmp_path: Path) -> None:
             io.read(folder)
 
 
+def test_a_tag_that_is_no_number(tmp_path: Path) -> None:
+    folder = dicom_series(tmp_path / "p", 3)
+    file = folder / "071.dcm"
+    file.write_bytes(file.read_bytes().replace(b"0.8\\0.7", b"0.8\\zzz"))
+    with pytest.raises(FormatError, match=r"071\.dcm: a DICOM tag holds no number where one must be|no usable Pixel"):
+        io.read(folder)
+
+
+def test_frames_that_are_not_described(tmp_path: Path) -> None:
+    _enhanced(tmp_path / "enhanced.dcm")
+    file = pydicom.dcmread(tmp_path / "enhanced.dcm")
+    file.PerFrameFunctionalGroupsSequence = file.PerFrameFunctionalGroupsSequence[:2]
+    file.save_as(tmp_path / "enhanced.dcm")
+    with pytest.raises(FormatError, match="damaged: 4 frames, but 2 of them are described"):
+        io.read(tmp_path / "enhanced.dcm")
+
+
 def test_tags_that_contradict_the_contrast_given(tmp_path: Path) -> None:
     folder = dicom_series(tmp_path / "p", 3)
     with pytest.raises(ModalityError, match=r"p: given as MR, but its DICOM tags say CT"):

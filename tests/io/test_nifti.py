@@ -247,6 +247,35 @@ def test_bad_headers(tmp_path: Path, ct_voxels: np.ndarray, edit: Any, error: An
     assert message in str(caught.value)
 
 
+def test_quaternion_that_is_none(tmp_path: Path, ct_voxels: np.ndarray) -> None:
+    def edit(header: Any) -> None:
+        header["sform_code"], header["qform_code"] = 0, 1
+        header["quatern_b"], header["quatern_c"] = 2, 2
+
+    with pytest.raises(GeometryError, match=r"scan\.nii: the qform is not a rotation; correct the header"):
+        io.read(damaged_nifti(tmp_path / "scan.nii", ct_voxels, edit))
+
+
+def test_two_dimensions_without_thickness(tmp_path: Path) -> None:
+    def edit(header: Any) -> None:
+        header["pixdim"][3] = 0
+        header["sform_code"], header["qform_code"] = 0, 1
+
+    path = damaged_nifti(tmp_path / "scan.nii", np.arange(42, dtype=np.int16).reshape(7, 6), edit)
+    scan = io.open_scan(path, Contrast.MR)
+    assert scan.image.grid.spacing[0] == 1
+    assert scan.warnings == ("the file states no slice thickness: 1 mm is assumed, volumes mean nothing",)
+    io.write_labels(random_labels(scan), tmp_path / "d.nii", like=path)
+    assert geometry_bytes(tmp_path / "d.nii") == geometry_bytes(path)
+
+
+def test_nifti_2_that_ends_in_its_header(tmp_path: Path) -> None:
+    nib.save(nib.Nifti2Image(np.zeros((2, 2, 2)), np.eye(4)), tmp_path / "a.nii")
+    (tmp_path / "a.nii").write_bytes((tmp_path / "a.nii").read_bytes()[:400])
+    with pytest.raises(FormatError, match=r"a\.nii: truncated inside the header"):
+        io.read(tmp_path / "a.nii")
+
+
 @pytest.mark.parametrize("keep", [0.02, 0.3, 0.9, 0.999])
 @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz"])
 def test_truncated(tmp_path: Path, name: str, keep: float) -> None:
