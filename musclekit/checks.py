@@ -16,6 +16,9 @@ __all__ = ["AIR_HU", "check_contrast", "check_voxels", "holds_hounsfield_units",
 #: Below this a CT voxel is air rather than body (Makrogiannis' mid-thigh pipeline).
 AIR_HU = -200.0
 
+#: Fat is negative: an image said to be CT, with a smaller share of voxels below fat's upper end than this, is MR.
+_NEGATIVE_SHARE = 0.001
+
 #: Voxels that are looked at to tell CT from MR; more say nothing new.
 _SAMPLE = 1_000_000
 
@@ -90,7 +93,7 @@ def check_voxels(image: Image) -> None:
     if image.contrast is Contrast.CT:
         if high < AIR_HU:
             raise VoxelError(f"the image holds nothing but air: no voxel above {AIR_HU:g} HU (highest {high:g})")
-        if not looks_like_ct(image):
+        if np.count_nonzero(image.voxels < -30) < _NEGATIVE_SHARE * image.voxels.size:
             raise ModalityError(
                 f"given as CT, but the values ({low:g} to {high:g}) are not Hounsfield units: no fat, no air; is it MR?"
             )

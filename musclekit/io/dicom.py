@@ -139,7 +139,7 @@ def list_series(path: Path) -> tuple[Series, ...]:
                 others[str(header.get("Modality", "unknown"))] += 1
     if not found:
         only = f", only {', '.join(sorted(others))}" if others else ""
-        raise FormatError(f"{path}: no DICOM image there{only}; give the folder that holds the slices")
+        raise FormatError(f"{path}: no DICOM image there{only}; give the folder that holds the slices{_below(path)}")
     series = [
         Series(
             uid,
@@ -208,6 +208,18 @@ def _is_dicom(file: Path) -> bool:
             return stream.read(4) == b"DICM"
     except OSError as problem:
         raise FormatError(f"{file}: cannot be read ({problem.strerror or problem})") from None
+
+
+def _below(path: Path) -> str:
+    """Name some subfolders that begin with a DICOM file, for the message that a folder holds none."""
+    if not path.is_dir():
+        return ""
+    inner = [folder for folder in sorted(path.rglob("*")) if folder.is_dir()]
+    firsts = ((folder, min((file for file in folder.iterdir() if file.is_file()), default=None)) for folder in inner)
+    found = [str(folder.relative_to(path)) for folder, first in firsts if first is not None and _is_dicom(first)]
+    if not found:
+        return ""
+    return f": {', '.join(found[:3])}{' ...' if len(found) > 3 else ''}"
 
 
 def _read_header(file: Path) -> Dataset:
@@ -396,6 +408,12 @@ def _plane(file: Path, frame: int, header: Dataset, groups: Sequence[Dataset]) -
         if value is None or value.size != size or not np.isfinite(value).all():
             raise FormatError(f"{file}: no usable {keyword} (instance {header.get('InstanceNumber')}): not a slice")
         geometry[keyword] = value
+    axes = geometry["ImageOrientationPatient"].reshape(2, 3)
+    if np.abs(axes @ axes.T - np.eye(2)).max() > 0.01:
+        raise GeometryError(
+            f"{file}: ImageOrientationPatient ({', '.join(f'{x:g}' for x in axes.ravel())}) is not two directions at "
+            "right angles; correct the header"
+        )
     if (geometry["PixelSpacing"] <= 0).any():
         sizes = " x ".join(f"{size:g}" for size in geometry["PixelSpacing"])
         raise GeometryError(f"{file}: pixel sizes must be positive, PixelSpacing says {sizes} mm")

@@ -204,7 +204,10 @@ def test_other_files_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="no DICOM image there; give the folder that holds the slices"):
+    with pytest.raises(FormatError, match=r"no DICOM image there; give the folder that holds the slices$"):
+        io.read(tmp_path)
+    dicom_series(tmp_path / "disk" / "P1", 2)
+    with pytest.raises(FormatError, match=r"give the folder that holds the slices: disk/P1$"):
         io.read(tmp_path)
     with pytest.raises(MissingFileError, match="no such file or folder"):
         io.list_series(tmp_path / "none")
@@ -268,6 +271,11 @@ def _only(which: int, **attributes: Any) -> Callable[[int], dict[str, Any]]:
         (_only(1, PixelSpacing=[0, 0.7]), GeometryError, ["071.dcm: pixel sizes must be positive, PixelSpacing says"]),
         (_only(1, PixelSpacing=None), FormatError, ["071.dcm: no usable PixelSpacing (instance 4): not a slice"]),
         (_only(1, ImagePositionPatient=None), FormatError, ["071.dcm: no usable ImagePositionPatient (instance 4)"]),
+        (
+            lambda k: {"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]},
+            GeometryError,
+            ["001.dcm: ImageOrientationPatient (0, 0, 0, 0, 0, 0) is not two directions at right angles"],
+        ),
         (_only(1, SamplesPerPixel=3), FormatError, ["071.dcm: a colour image"]),
         (_only(1, NumberOfFrames=2), FormatError, ["071.dcm: 2 frames without a position each"]),
         (_only(1, Rows=60000, Columns=60000), GeometryError, ["has 60000 x 60000 pixels, 001.dcm"]),
