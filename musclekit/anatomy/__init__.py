@@ -1,6 +1,29 @@
 """Where the thigh is in a scan: body, legs, femur, and the invertible frames between them."""
 
-from musclekit.anatomy.body import body_mask
+from musclekit.anatomy.body import body_mask, mr_thresholds
+from musclekit.anatomy.femur import BONE_HU, FemurAxis, femur_axis, femur_mask, obliquity_cosine
+from musclekit.anatomy.frames import AIR_FILL_HU, Frame, crop_frame, femur_frame, mirror_frame, resample_frame
 from musclekit.anatomy.legs import Leg, split_legs
+from musclekit.anatomy.per_leg import label_sides, leg_frame, leg_image, per_leg
 
-__all__ = ["Leg", "body_mask", "split_legs"]
+__all__ = [
+    "AIR_FILL_HU",
+    "BONE_HU",
+    "FemurAxis",
+    "Frame",
+    "Leg",
+    "body_mask",
+    "crop_frame",
+    "femur_axis",
+    "femur_frame",
+    "femur_mask",
+    "label_sides",
+    "leg_frame",
+    "leg_image",
+    "mirror_frame",
+    "mr_thresholds",
+    "obliquity_cosine",
+    "per_leg",
+    "resample_frame",
+    "split_legs",
+]
