@@ -4,7 +4,7 @@ SimpleITK, nibabel and pydicom are loaded by the first call that needs them.
 """
 
 from musclekit.io.atomic import replacing
-from musclekit.io.dicom import Series, list_series
+from musclekit.io.dicom import Series, holds_images, list_series
 from musclekit.io.formats import stem
 from musclekit.io.label_table import write_label_table
 from musclekit.io.manifest import ManifestRow, group_rows, load_case, read_manifest, write_manifest
@@ -24,6 +24,7 @@ __all__ = [
     "Series",
     "group_rows",
     "guess_contrast",
+    "holds_images",
     "list_series",
     "load_case",
     "open_scan",

@@ -22,7 +22,7 @@ from musclekit.io.source import Source, Stored
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["Series", "list_series", "read_dicom", "read_dicom_source"]
+__all__ = ["Series", "holds_images", "list_series", "read_dicom", "read_dicom_source"]
 
 _TAGS = (
     "SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "InstanceNumber", "ImageType",
@@ -104,6 +104,29 @@ class Series:
         return f"{self.number or '(no number)'} '{self.description}' ({self.modality}, {slices})"
 
 
+@contextmanager
+def _quiet_pydicom() -> Iterator[None]:
+    """Leave out pydicom's warnings of values that break the standard: what matters here is checked here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pydicom\.")
+        yield
+
+
+@_quiet_pydicom()
+def holds_images(folder: Path) -> bool:
+    """Whether a folder, its subfolders aside, holds a DICOM image.
+
+    Contours and reports are none; a damaged file counts, for whoever reads it is to be told.
+
+    Raises
+    ------
+    FormatError
+        If a file may not be read.
+    """
+    return any(_is_image(file) for file in sorted(folder.iterdir()) if file.is_file() and _is_dicom(file))
+
+
+@_quiet_pydicom()
 def list_series(path: Path) -> tuple[Series, ...]:
     """List the image series of a folder; contours, reports and whatever holds no pixels are passed over.
 
@@ -153,6 +176,7 @@ def list_series(path: Path) -> tuple[Series, ...]:
     return tuple(sorted(series, key=lambda one: (one.number.zfill(12), one.uid)))
 
 
+@_quiet_pydicom()
 def read_dicom(path: Path, series: str | None = None) -> Stored:
     """Read one series of a DICOM folder, or a DICOM file.
 
@@ -180,25 +204,16 @@ def read_dicom(path: Path, series: str | None = None) -> Stored:
     GeometryError
         If a slice is missing, repeated, tilted, shifted, or differs in size or orientation; the message names it.
     """
-    with _quiet_pydicom():
-        chosen, passed_over = _choose(path, series)
-        planes = _planes(chosen)
-        source, notes = _source(planes)
-        return Stored(_read_voxels(planes), source, (*passed_over, *notes), _contrast(chosen.files[0][1]))
+    chosen, passed_over = _choose(path, series)
+    planes = _planes(chosen)
+    source, notes = _source(planes)
+    return Stored(_read_voxels(planes), source, (*passed_over, *notes), _contrast(chosen.files[0][1]))
 
 
+@_quiet_pydicom()
 def read_dicom_source(path: Path, series: str | None = None) -> Source:
     """Read the geometry alone, as `read_dicom` does."""
-    with _quiet_pydicom():
-        return _source(_planes(_choose(path, series)[0]))[0]
-
-
-@contextmanager
-def _quiet_pydicom() -> Iterator[None]:
-    """Leave out pydicom's warnings of values that break the standard: what matters here is checked here."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"pydicom\.")
-        yield
+    return _source(_planes(_choose(path, series)[0]))[0]
 
 
 def _is_dicom(file: Path) -> bool:
@@ -229,6 +244,14 @@ def _read_header(file: Path) -> Dataset:
         return dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
     except Exception as problem:  # pydicom raises whatever its parsing ran into
         raise FormatError(f"{file}: truncated or damaged DICOM header ({problem}); copy it again") from None
+
+
+def _is_image(file: Path) -> bool:
+    try:
+        header = _read_header(file)
+    except FormatError:
+        return True
+    return "Rows" in header or _should_be_image(header)
 
 
 def _should_be_image(header: Dataset) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musclekit.errors import InputError, MissingFileError
-from musclekit.io import stem
+from musclekit.io import holds_images, stem
 
 __all__ = ["VOLUME_SUFFIXES", "find_scans", "scan_names"]
 
@@ -18,18 +18,10 @@ _DERIVED = ("_dseg", "_probseg")
 
 
 def _is_volume(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith(VOLUME_SUFFIXES) and not stem(path).endswith(_DERIVED)
-
-
-def _holds_dicom(folder: Path) -> bool:
-    """Whether a file of the folder carries the DICOM mark at byte 128."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.stat().st_size > 132:
-            with path.open("rb") as stream:
-                stream.seek(128)
-                if stream.read(4) == b"DICM":
-                    return True
-    return False
+    """Whether a file is a volume by its name; hidden ones are what interrupted runs and macOS leave behind."""
+    if path.name.startswith(".") or stem(path).endswith(_DERIVED):
+        return False
+    return path.is_file() and path.name.lower().endswith(VOLUME_SUFFIXES)
 
 
 def find_scans(paths: Sequence[Path]) -> list[Path]:
@@ -69,7 +61,7 @@ def _scans_of(folder: Path) -> list[Path]:
     volumes = [path for path in sorted(folder.iterdir()) if _is_volume(path)]
     if volumes:
         return volumes
-    if _holds_dicom(folder):
+    if holds_images(folder):
         return [folder]
     return [scan for inner in sorted(folder.iterdir()) if inner.is_dir() for scan in _scans_of(inner)]
 

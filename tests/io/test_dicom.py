@@ -199,6 +199,8 @@ def test_other_files_are_passed_over(tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     alone.mkdir()
     (folder / "contours.dcm").rename(alone / "contours.dcm")
+    assert io.holds_images(folder)
+    assert not io.holds_images(alone)
     with pytest.raises(FormatError, match=r"alone: no DICOM image there, only RTSTRUCT; give the folder that holds"):
         io.read(alone)
 

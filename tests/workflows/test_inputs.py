@@ -60,3 +60,9 @@ def test_names_carry_as_many_folders_as_tell_them_apart(tmp_path: Path) -> None:
     ]
     with pytest.raises(InputError, match="cannot be told apart"):
         scan_names([Path("x/ct.nii.gz"), Path("x/ct.nii.gz")])
+
+
+def test_what_is_hidden_is_no_scan(tmp_path: Path) -> None:
+    volume = touch(tmp_path / "a.nii.gz")
+    touch(tmp_path / "._a.nii.gz")
+    assert find_scans([tmp_path]) == [volume]
