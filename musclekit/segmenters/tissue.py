@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask, split_legs
@@ -14,6 +12,7 @@ from musclekit.checks import check_contrast, check_voxels
 from musclekit.errors import ParameterError, SegmentationError
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
+from musclekit.segmenters.planes import numbered_legs
 from musclekit.segmenters.tissue_ct import BALL_MM, BONE_HU, FAT_HU, METAL_HU, WIDE_BALL_MM, ct_tissues
 from musclekit.segmenters.tissue_mr import mr_tissues
 
@@ -103,7 +102,7 @@ class TissueSegmenter(BaseEstimator):
         body = body_mask(image)
         if not body.any():
             raise SegmentationError("no body was found in the image, so there is no tissue to label")
-        legs = _numbered(image, body)
+        legs = numbered_legs(split_legs(image, body), image.grid.shape)
         if image.contrast is Contrast.CT:
             voxels = ct_tissues(
                 image,
@@ -128,11 +127,3 @@ class TissueSegmenter(BaseEstimator):
             raise ParameterError(
                 f"ball_mm must be positive and at most wide_ball_mm, not {self.ball_mm:g} and {self.wide_ball_mm:g} mm"
             )
-
-
-def _numbered(image: Image, body: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Legs as one array of numbers, 0 outside them."""
-    legs: NDArray[np.uint8] = np.zeros(image.grid.shape, dtype=np.uint8)
-    for number, leg in enumerate(split_legs(image, body), start=1):
-        legs[leg.mask] = number
-    return legs

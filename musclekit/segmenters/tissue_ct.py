@@ -17,6 +17,16 @@ from scipy import ndimage
 from musclekit.checks import AIR_HU
 from musclekit.image import Image
 from musclekit.labels import label_set
+from musclekit.segmenters.planes import (
+    WorkingPlanes,
+    body_box,
+    disk,
+    inner_distance,
+    padded,
+    skin_depth,
+    skin_seam,
+    smoothed,
+)
 
 __all__ = ["BONE_HU", "FAT_HU", "METAL_HU", "bone_mask", "compartment_mask", "ct_tissues"]
 
@@ -72,9 +82,6 @@ INFILTRATED_STEP_HU = 40.0
 #: Gas in less than this is noise.
 LEAST_GAS_MM2 = 20.0
 
-#: Planes are worked on at their own resolution within the first two, else at the third.
-FINEST_MM, COARSEST_MM, WORKING_MM = 0.5, 1.25, 1.0
-
 
 def ct_tissues(
     image: Image,
@@ -129,30 +136,30 @@ def ct_tissues(
     labels = np.zeros(image.grid.shape, dtype=np.uint8)
     if not body.any():
         return labels
-    box = _plane_box(body)
+    box = body_box(body)
     hu, inside, leg = image.voxels[box], body[box], legs[box]
-    working = _Working.of(hu.shape, image.grid.spacing)
+    working = WorkingPlanes.of(hu.shape, image.grid.spacing)
     spacing = working.spacing
-    fine_hu, fine_inside = working.finer(hu), working.finer_mask(inside)
+    fine_hu, fine_inside = working.resampled(hu), working.resampled_mask(inside)
     bone = bone_mask(fine_hu, fine_inside, spacing, bone_hu=bone_hu, metal_hu=metal_hu)
     compartment = compartment_mask(
         fine_hu,
         fine_inside,
         bone,
         spacing,
-        seam=working.finer_mask(_seam(leg)),
+        seam=working.resampled_mask(skin_seam(leg)),
         fat_hu=fat_hu,
         ball_mm=ball_mm,
         wide_ball_mm=wide_ball_mm,
     )
-    depth = np.stack([_depth(plane) for plane in fine_inside]) * spacing[1]
-    solid, compartment = working.back(bone) & inside, working.back(compartment) & inside
+    depth = np.stack([skin_depth(plane) for plane in fine_inside]) * spacing[1]
+    solid, compartment = working.restored(bone) & inside, working.restored(compartment) & inside
     compartment &= ~solid
     ids = {label.name: label.id for label in label_set("tissue")}
     found = labels[box]
-    found[working.back(depth > skin_mm) & inside] = ids["subcutaneous fat"]
+    found[working.restored(depth > skin_mm) & inside] = ids["subcutaneous fat"]
     found[compartment] = ids["muscle"]
-    found[compartment & (_median(hu, 3) < fat_hu)] = ids["intermuscular fat"]
+    found[compartment & (smoothed(hu, 3) < fat_hu)] = ids["intermuscular fat"]
     found[solid] = ids["cortical bone"]
     found[solid & (hu < bone_hu) & _inner(solid)] = ids["marrow"]
     found[_gas(hu, image.grid.spacing) | (hu > metal_hu)] = 0
@@ -184,7 +191,7 @@ def bone_mask(
         (calcifications) are left out.
     """
     edge_hu = bone_hu * BONE_EDGE_HU / BONE_HU
-    dense = (hu > edge_hu) | (_median(hu, 5) > bone_hu * SPONGY_HU / BONE_HU)
+    dense = (hu > edge_hu) | (smoothed(hu, 5) > bone_hu * SPONGY_HU / BONE_HU)
     dense &= (hu < metal_hu) & body
     found: Mask = np.zeros_like(body)
     if not dense.any():
@@ -194,7 +201,7 @@ def bone_mask(
     pixel = spacing[1]
     for z in np.flatnonzero(dense.any(axis=(1, 2))):
         plane = _filled(dense[z], pixel) & body[z] & (hu[z] < metal_hu)
-        plane &= (hu[z] > bone_hu) | (_distance(np.pad(plane, 1))[1:-1, 1:-1] > 1)
+        plane &= (hu[z] > bone_hu) | (inner_distance(np.pad(plane, 1))[1:-1, 1:-1] > 1)
         found[z] = _pieces_with(plane, hu[z] > bone_hu, LEAST_BONE_MM2 / pixel**2)
     return found
 
@@ -226,7 +233,7 @@ def _filled(dense: Mask, pixel: float) -> Mask:
     pad = int(np.ceil(gap)) + 2
     height, width = dense.shape
     inner = (slice(pad, pad + height), slice(pad, pad + width))
-    wall = _pad(dense, pad)
+    wall = padded(dense, pad).view(np.uint8)
     # Beyond the picture a cut bone is taken to close at once.
     length = int(BONE_CUT_MM / pixel)
     for line in (
@@ -236,7 +243,7 @@ def _filled(dense: Mask, pixel: float) -> Mask:
         (inner[0], pad + width),
     ):
         wall[line] = _closed_line(wall[line], length)
-    closed = cv2.morphologyEx(wall, cv2.MORPH_CLOSE, _disk(gap))
+    closed = cv2.morphologyEx(wall, cv2.MORPH_CLOSE, disk(gap))
     _, parts, stats, _ = cv2.connectedComponentsWithStats(1 - closed, connectivity=4)
     hole = stats[:, cv2.CC_STAT_AREA] * pixel**2 <= BONE_HOLE_MM2
     hole[0] = False
@@ -244,14 +251,14 @@ def _filled(dense: Mask, pixel: float) -> Mask:
     # The closing also fills hollows of the outline: they are opened again from outside, as far as no wall is met.
     outside = ((closed == 0) & ~hole[parts]).view(np.uint8)
     for _ in range(int(np.ceil(gap))):
-        outside = cv2.dilate(outside, _disk(1)) & (1 - wall)
+        outside = cv2.dilate(outside, disk(1)) & (1 - wall)
     filled = outside == 0
     return cast(Mask, filled[inner])
 
 
 def _closed_line(line: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:
-    padded = np.pad(line, length).reshape(1, -1)
-    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((1, length), dtype=np.uint8))
+    long = np.pad(line, length).reshape(1, -1)
+    closed = cv2.morphologyEx(long, cv2.MORPH_CLOSE, np.ones((1, length), dtype=np.uint8))
     return cast(NDArray[np.uint8], closed[0, length:-length])
 
 
@@ -288,7 +295,7 @@ def compartment_mask(
     """
     pixel = spacing[1]
     seams = np.zeros_like(body) if seam is None else seam
-    smooth, sharp = _median(hu, 5), _median(hu, 3)
+    smooth, sharp = smoothed(hu, 5), smoothed(hu, 3)
     ground = _Ground.of(body, bone, seams, pixel, pad_mm=max(ball_mm, wide_ball_mm))
     share = _lean_share(ground, smooth >= fat_hu, wide_ball_mm)
     # 0 for a lean leg, 1 for one whose muscle is mostly fat.
@@ -299,7 +306,7 @@ def compartment_mask(
     centres = np.zeros_like(lean)
     for z, plane in enumerate(lean):
         thick = _thick(plane, (1 - infiltration) * SEPTUM_MM / pixel) | ground.bone[z]
-        centres[z] = _distance(~thick) > radius if thick.any() else True
+        centres[z] = inner_distance(~thick) > radius if thick.any() else True
     # The disk rolls on through neighbouring planes: the fat of the popliteal fossa and beside the rectum is one with
     # the subcutaneous fat, the fat between two muscles is not.
     parts = ndimage.label(centres)[0]
@@ -310,12 +317,12 @@ def compartment_mask(
     found: Mask = np.zeros_like(body)
     inner = ground.inner
     for z in np.flatnonzero(lean.any(axis=(1, 2))):
-        outside = _distance(~rolled[z]) <= radius if rolled[z].any() else rolled[z]
+        outside = inner_distance(~rolled[z]) <= radius if rolled[z].any() else rolled[z]
         allowed = ground.allowed[z][inner]
-        thick = _distance(lean[z]) * pixel >= (1 - infiltration) * LEAST_MUSCLE_RADIUS_MM
+        thick = inner_distance(lean[z]) * pixel >= (1 - infiltration) * LEAST_MUSCLE_RADIUS_MM
         found[z] = _pieces_with(allowed & ~outside[inner], thick[inner], LEAST_MUSCLE_MM2 / pixel**2)
         # The median rounds corners off and moves a thin muscle's edge in: its rim is given back.
-        rim = cv2.dilate(found[z].view(np.uint8), _disk(RIM_MM / pixel)) > 0
+        rim = cv2.dilate(found[z].view(np.uint8), disk(RIM_MM / pixel)) > 0
         found[z] |= rim & (sharp[z] >= fat_hu) & allowed
     return found
 
@@ -334,8 +341,8 @@ class _Ground:
     @classmethod
     def of(cls, body: Mask, bone: Mask, seam: Mask, pixel: float, pad_mm: float) -> _Ground:
         pad = int(np.ceil(pad_mm / pixel)) + 2
-        inside, bones, seams = (np.stack([_pad(plane, pad) > 0 for plane in mask]) for mask in (body, bone, seam))
-        skin = np.stack([_depth(plane) for plane in inside]) * pixel <= SKIN_AND_FASCIA_MM
+        inside, bones, seams = (np.stack([padded(plane, pad) for plane in mask]) for mask in (body, bone, seam))
+        skin = np.stack([skin_depth(plane) for plane in inside]) * pixel <= SKIN_AND_FASCIA_MM
         return cls(inside, bones, seams, inside & ~skin & ~bones, pixel, pad)
 
     @property
@@ -345,9 +352,9 @@ class _Ground:
 
     def muscle(self, lean: Mask) -> Mask:
         """Pad what may be muscle, and leave out skin, bone and the skin where legs touch."""
-        found = np.stack([_pad(plane, self.pad) > 0 for plane in lean]) & self.allowed
+        found = np.stack([padded(plane, self.pad) for plane in lean]) & self.allowed
         for z in np.flatnonzero(self.seam.any(axis=(1, 2))):
-            found[z] &= _distance(~self.seam[z]) * self.pixel > SKIN_AND_FASCIA_MM
+            found[z] &= inner_distance(~self.seam[z]) * self.pixel > SKIN_AND_FASCIA_MM
         for z in np.flatnonzero(found.any(axis=(1, 2))):
             found[z] = _pieces_with(found[z], found[z], LEAST_MUSCLE_MM2 / self.pixel**2)
         return found
@@ -359,108 +366,18 @@ def _lean_share(ground: _Ground, lean: Mask, wide_ball_mm: float) -> float:
     shares = []
     for z, plane in enumerate(ground.muscle(lean)):
         if plane.any():
-            centres = _distance(~(plane | ground.bone[z])) > radius
-            outside = _distance(~centres) <= radius if centres.any() else centres
+            centres = inner_distance(~(plane | ground.bone[z])) > radius
+            outside = inner_distance(~centres) <= radius if centres.any() else centres
             inside = (ground.allowed[z] & ~outside)[ground.inner]
             if inside.any():
                 shares.append(np.count_nonzero(plane[ground.inner]) / np.count_nonzero(inside))
     return float(np.median(shares)) if shares else 1.0
 
 
-@dataclass(frozen=True)
-class _Working:
-    """Planes with square pixels of about a millimetre, and the way to them and back."""
-
-    native: tuple[int, int]
-    shape: tuple[int, int]
-    spacing: Spacing
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], spacing: Spacing) -> _Working:
-        dz, dy, dx = spacing
-        rows, columns = shape[1], shape[2]
-        if FINEST_MM <= dy <= COARSEST_MM and abs(dy - dx) < 0.02 * dy:
-            return cls((rows, columns), (rows, columns), spacing)
-        square = (max(1, round(rows * dy / WORKING_MM)), max(1, round(columns * dx / WORKING_MM)))
-        return cls((rows, columns), square, (dz, WORKING_MM, WORKING_MM))
-
-    def finer(self, planes: Voxels) -> Voxels:
-        return self._resized(planes, self.shape)
-
-    def finer_mask(self, planes: Mask) -> Mask:
-        if self.native == self.shape:
-            return planes
-        return self._resized(planes.astype(np.float32), self.shape) >= 0.5
-
-    def back(self, planes: Mask) -> Mask:
-        if self.native == self.shape:
-            return planes
-        return self._resized(planes.astype(np.float32), self.native) >= 0.5
-
-    def _resized(self, planes: Voxels, shape: tuple[int, int]) -> Voxels:
-        if planes.shape[1:] == shape:
-            return planes
-        # Averaging where pixels grow, interpolation where they shrink: OpenCV falls back to the latter by itself.
-        way = cv2.INTER_AREA if shape[0] * shape[1] < planes.shape[1] * planes.shape[2] else cv2.INTER_LINEAR
-        return np.stack([cv2.resize(plane, (shape[1], shape[0]), interpolation=way) for plane in planes])
-
-
-def _plane_box(mask: Mask) -> tuple[slice, slice, slice]:
-    """All planes, and the rows and columns that hold something, with a pixel around where there is one."""
-    rows, columns = np.flatnonzero(mask.any(axis=(0, 2))), np.flatnonzero(mask.any(axis=(0, 1)))
-    return (
-        slice(None),
-        slice(max(int(rows[0]) - 1, 0), int(rows[-1]) + 2),
-        slice(max(int(columns[0]) - 1, 0), int(columns[-1]) + 2),
-    )
-
-
-def _seam(legs: NDArray[np.integer[Any]]) -> Mask:
-    """Pixels of one leg that touch another in their plane."""
-    seam: Mask = np.zeros(legs.shape, dtype=bool)
-    for axis in (1, 2):
-        one = np.moveaxis(legs, axis, 0)
-        touch = (one[1:] != one[:-1]) & (one[1:] != 0) & (one[:-1] != 0)
-        line = np.moveaxis(seam, axis, 0)
-        line[1:] |= touch
-        line[:-1] |= touch
-    return seam
-
-
-def _median(hu: Voxels, size: int) -> Voxels:
-    return np.stack([cv2.medianBlur(plane, size) for plane in hu])
-
-
-def _pad(mask: Mask, width: int) -> NDArray[np.uint8]:
-    padded = cv2.copyMakeBorder(mask.view(np.uint8), width, width, width, width, cv2.BORDER_REPLICATE)
-    return cast(NDArray[np.uint8], padded)
-
-
-def _disk(radius: float) -> NDArray[np.uint8]:
-    """Pixels whose centre lies within `radius` of the middle one."""
-    n = int(radius)
-    y, x = np.mgrid[-n : n + 1, -n : n + 1]
-    disk: NDArray[np.uint8] = (y * y + x * x <= radius * radius).astype(np.uint8)
-    return disk
-
-
-def _distance(mask: Mask) -> NDArray[np.float32]:
-    """Distance in pixels of what is set from what is not."""
-    distance = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return cast(NDArray[np.float32], distance)
-
-
-def _depth(body: Mask) -> NDArray[np.float32]:
-    """Distance in pixels from the skin; the edge of the picture is none."""
-    if body.all():
-        return np.full(body.shape, np.inf, dtype=np.float32)
-    return _distance(_pad(body, 1) > 0)[1:-1, 1:-1]
-
-
 def _thick(mask: Mask, radius: float) -> Mask:
     """Leave what a disk of that radius covers, and what lies within a radius of it."""
-    opened = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, _disk(radius))
-    return (cv2.dilate(opened, _disk(radius)) > 0) & mask
+    opened = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, disk(radius))
+    return (cv2.dilate(opened, disk(radius)) > 0) & mask
 
 
 def _pieces_with(mask: Mask, core: Mask, least: float) -> Mask:
@@ -475,7 +392,7 @@ def _pieces_with(mask: Mask, core: Mask, least: float) -> Mask:
 
 def _inner(bone: Mask) -> Mask:
     """Bone but for the outermost pixels of each plane, which are cortex seen in part."""
-    return np.stack([_depth(plane) > 1 if plane.any() else plane for plane in bone])
+    return np.stack([skin_depth(plane) > 1 if plane.any() else plane for plane in bone])
 
 
 def _gas(hu: Voxels, spacing: Spacing) -> Mask:
