@@ -2,6 +2,7 @@
 
 from musclekit.phantom.anatomy import Anatomy, PlacedLeg, Structure, Tissue, cross_sections, rasterise
 from musclekit.phantom.cohort import PhantomModality, make_case, make_cohort
+from musclekit.phantom.completion import Surroundings, coarsen, complete_labels, draw_surroundings
 from musclekit.phantom.contrast import (
     APPEARANCE,
     IDEAL,
@@ -10,6 +11,7 @@ from musclekit.phantom.contrast import (
     acquire,
     default_scanner,
     proton_fat_fraction,
+    receive_gain,
     signal,
 )
 from musclekit.phantom.infiltration import Texture, draw_fat_shares, infiltrate, smooth_noise
@@ -34,19 +36,24 @@ __all__ = [
     "Scanner",
     "Structure",
     "StructureTruth",
+    "Surroundings",
     "Texture",
     "Tissue",
     "acquire",
+    "coarsen",
+    "complete_labels",
     "cross_sections",
     "default_scanner",
     "draw_fat_shares",
     "draw_leg",
+    "draw_surroundings",
     "infiltrate",
     "make_case",
     "make_cohort",
     "make_thigh",
     "proton_fat_fraction",
     "rasterise",
+    "receive_gain",
     "render",
     "signal",
     "smooth_noise",

@@ -219,7 +219,7 @@ def rasterise(
         for k in range(grid.shape[0]):
             structure[k, rows, columns] = _structures(profile, k, centre)
 
-        rays = [_Rays(outward * (x + dx * ox), y + dy * oy) for oy in offsets_y for ox in offsets_x]
+        rays = [_Rays(outward * x + dx * ox, y + dy * oy) for oy in offsets_y for ox in offsets_x]
         heights = (z[:, None] + slab * offsets_z.ravel()).ravel()
         profile = leg.shape.at(leg.level(heights))
         window = (len(y), len(x))

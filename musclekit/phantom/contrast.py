@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musclekit.errors import ModalityError, ParameterError
-from musclekit.image import Contrast, Image
+from musclekit.image import Contrast, Grid, Image
 from musclekit.phantom.anatomy import Anatomy, Tissue
 from musclekit.phantom.infiltration import smooth_noise
 
@@ -27,6 +27,7 @@ __all__ = [
     "acquire",
     "default_scanner",
     "proton_fat_fraction",
+    "receive_gain",
     "signal",
 ]
 
@@ -68,10 +69,11 @@ class Appearance:
 WATER_DENSITY = Appearance(0.0, 0.98, 0.05, 0.06, 0.06, 0.08, 0.25, 0.55, 0.35, 0.05)
 FAT_DENSITY = Appearance(0.0, 0.02, 0.02, 0.93, 0.93, 0.90, 0.03, 0.0, 0.05, 0.95)
 
-#: Grey values of the pure tissues. CT: HU at 120 kV. T1w: muscle a third of fat, flowing blood and cortex dark.
+#: Grey values of the pure tissues. CT: HU at 120 kV. T1w: muscle a third of fat; flowing blood and
+#: cortex dark. Fat and water are the densities above.
 APPEARANCE: dict[Contrast, Appearance] = {
     Contrast.CT: Appearance(-1000, 55, 1350, -40, -105, -95, 58, 42, 20, -100),
-    Contrast.T1W: Appearance(0, 330, 40, 1000, 1000, 950, 150, 110, 280, 960),
+    Contrast.T1W: Appearance(0, 360, 20, 1000, 1000, 950, 70, 50, 220, 960),
     Contrast.T2W: Appearance(0, 260, 30, 800, 820, 790, 110, 160, 240, 780),
     Contrast.STIR: Appearance(0, 420, 30, 90, 70, 80, 150, 380, 260, 75),
     Contrast.FAT: FAT_DENSITY.scaled(1000),
@@ -121,7 +123,7 @@ def default_scanner(contrast: Contrast) -> Scanner:
     """Return the scanner that a contrast is acquired on when none is given."""
     if contrast is Contrast.CT:
         return Scanner(noise=15.0, noise_grain_mm=0.8, streaks=8.0)
-    return Scanner(noise=10.0, bias=0.12, shading=0.15)
+    return Scanner(noise=10.0, bias=0.10, shading=0.15)
 
 
 def signal(anatomy: Anatomy, fat: NDArray[np.float32], appearance: Appearance) -> NDArray[np.float32]:
@@ -172,6 +174,7 @@ def acquire(
     rng: np.random.Generator,
     *,
     scanner: Scanner | None = None,
+    gain: NDArray[np.float32] | None = None,
     appearance: Mapping[Contrast, Appearance] = APPEARANCE,
     domain: str | None = None,
 ) -> Image:
@@ -189,6 +192,8 @@ def acquire(
         Source of chance.
     scanner : Scanner, optional
         What the scanner adds; `default_scanner` of the contrast when not given, `IDEAL` for nothing.
+    gain : ndarray of float32, shape (Z, Y, X), optional
+        Receive gain of MR, where several images share one; drawn (`receive_gain`) when not given.
     appearance : mapping of Contrast to Appearance
         Grey values of the tissues.
     domain : str, optional
@@ -211,31 +216,51 @@ def acquire(
     if min(machine.noise, machine.bias, machine.streaks) < 0 or not 0 <= machine.shading < 1:
         raise ParameterError("noise, bias and streaks of a scanner are not negative, and its shading lies below 1")
     grey = signal(anatomy, fat, appearance[contrast])
-    add = _ct if contrast is Contrast.CT else _magnetic
-    return Image(add(grey, anatomy, machine, rng), anatomy.grid, contrast, domain)
+    if contrast is Contrast.CT:
+        return Image(_ct(grey, anatomy, machine, rng), anatomy.grid, contrast, domain)
+    if gain is None:
+        gain = receive_gain(anatomy.grid, machine, rng)
+    return Image(_magnetic(grey, gain, machine, rng), anatomy.grid, contrast, domain)
+
+
+def receive_gain(grid: Grid, machine: Scanner, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Gain with which MR coils see each voxel: a smooth bias, and a loss towards the middle of the picture.
+
+    Parameters
+    ----------
+    grid : Grid
+        Where it is wanted.
+    machine : Scanner
+        Its bias and shading are used.
+    rng : numpy.random.Generator
+        Source of chance.
+
+    Returns
+    -------
+    ndarray of float32
+        Of the grid's shape, positive.
+    """
+    gain = np.ones(grid.shape, dtype=np.float32)
+    if machine.bias > 0:
+        field = smooth_noise(rng, grid, machine.bias_mm, along_mm=3 * machine.bias_mm)
+        gain = np.exp(np.float32(machine.bias) * field)
+    if machine.shading > 0:
+        y = np.linspace(-1, 1, grid.shape[1], dtype=np.float32)[:, None]
+        x = np.linspace(-1, 1, grid.shape[2], dtype=np.float32)
+        gain = gain * (1 - np.float32(machine.shading) * np.exp(-(x**2 + y**2) / np.float32(0.35)))
+    return gain
 
 
 def _magnetic(
-    grey: NDArray[np.float32], anatomy: Anatomy, machine: Scanner, rng: np.random.Generator
+    grey: NDArray[np.float32], gain: NDArray[np.float32], machine: Scanner, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    grid = anatomy.grid
-    if machine.bias > 0:
-        gain = smooth_noise(rng, grid, machine.bias_mm, along_mm=3 * machine.bias_mm)
-        grey = grey * np.exp(np.float32(machine.bias) * gain)
-    if machine.shading > 0:
-        _, rows, columns = grid.shape
-        y = np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
-        x = np.linspace(-1, 1, columns, dtype=np.float32)
-        middle = np.exp(-(x**2 + y**2) / 0.35)
-        grey = grey * (1 - np.float32(machine.shading) * middle)
-    if machine.noise > 0:
-        real = rng.standard_normal(grid.shape, dtype=np.float32)
-        real *= np.float32(machine.noise)
-        real += grey
-        imaginary = rng.standard_normal(grid.shape, dtype=np.float32)
-        imaginary *= np.float32(machine.noise)
-        grey = np.hypot(real, imaginary)
-    return grey
+    grey = grey * gain
+    if machine.noise == 0:
+        return grey
+    real = rng.standard_normal(grey.shape, dtype=np.float32) * np.float32(machine.noise) + grey
+    imaginary = rng.standard_normal(grey.shape, dtype=np.float32) * np.float32(machine.noise)
+    magnitude: NDArray[np.float32] = np.hypot(real, imaginary)
+    return magnitude
 
 
 def _ct(grey: NDArray[np.float32], anatomy: Anatomy, machine: Scanner, rng: np.random.Generator) -> NDArray[np.float32]:

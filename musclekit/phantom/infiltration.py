@@ -278,9 +278,8 @@ def _streaks(anatomy: Anatomy, side: int, rng: np.random.Generator, look: Textur
         canvas = fresh if k == 0 else np.float32(keep) * canvas + np.float32(np.sqrt(1 - keep**2)) * fresh
         wrapped = np.pad(canvas, ((0, 0), (pad, pad)), mode="wrap")
         smooth = cv2.GaussianBlur(wrapped, (0, 0), sigmaX=look.streak_mm, sigmaY=lengthwise)
-        smooth *= np.float32(1 / smooth.std())
         # Where smooth noise crosses zero there are lines; they are where fat runs between the bundles.
-        lines = np.exp(smooth * smooth * np.float32(-1 / 0.15))
+        lines = np.exp(np.square(smooth / smooth.std()) * np.float32(-1 / 0.15))
         turned = np.mod(angle + turn[anatomy.structure[k]] * curl + sway[k], np.float32(around)) + np.float32(pad)
         streaks[k] = cv2.remap(lines, turned, radius, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     return (streaks - np.float32(0.27)) * np.float32(3.0)
@@ -324,7 +323,6 @@ def _with_mean(field: NDArray[np.float32], mean: float, look: Texture) -> NDArra
         middle = 0.5 * (low + high)
         got = float((counts / (1 + np.exp(-look.steepness * (centres - middle)))).sum() / counts.sum())
         low, high = (middle, high) if got > wanted else (low, middle)
-    values: NDArray[np.float32] = 1 / (1 + np.exp(-np.float32(look.steepness) * (field - np.float32(middle))))
-    values *= np.float32(1 - everywhere)
-    values += np.float32(everywhere)
+    curve = 1 / (1 + np.exp(-np.float32(look.steepness) * (field - np.float32(middle))))
+    values: NDArray[np.float32] = np.float32(everywhere) + np.float32(1 - everywhere) * curve
     return values

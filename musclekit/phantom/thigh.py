@@ -13,7 +13,7 @@ from musclekit.errors import LabelError, ParameterError
 from musclekit.image import Contrast, Grid, Image, LabelMap
 from musclekit.labels import Side, label_mapping, label_set
 from musclekit.phantom.anatomy import Anatomy, PlacedLeg, cross_sections, rasterise
-from musclekit.phantom.contrast import Scanner, acquire, proton_fat_fraction
+from musclekit.phantom.contrast import Scanner, acquire, default_scanner, proton_fat_fraction, receive_gain
 from musclekit.phantom.infiltration import Texture, draw_fat_shares, infiltrate
 from musclekit.phantom.shape import LEVELS, MUSCLES, Grade, LegShape, draw_leg, vary_leg
 
@@ -31,7 +31,8 @@ MARGIN_MM = 8.0
 #: Distance of the points that muscle areas are counted on.
 COUNTING_STEP_MM = 0.6
 
-#: Slice spacing when none is given, and the part of the thigh that slices may cover then.
+#: Slice spacing when none is given, and the levels that slices may cover then: above them other muscles, which no label
+#: set here holds, join in.
 SLICE_MM = 10.0
 COVERED_LEVELS = (0.06, 0.86)
 MIDDLE_LEVEL = 0.46
@@ -212,8 +213,8 @@ def make_thigh(
     fat_mm : float, optional
         Mean thickness of the subcutaneous fat at mid-thigh; drawn when not given.
     gap_mm : float, optional
-        Room between the legs where they are nearest; drawn between 1 and 25 mm when not given. 0 makes them touch, a
-        negative value presses them flat against each other.
+        Room between the legs where they are nearest, between levels 0.06 and 0.86; drawn between 1 and 25 mm when not
+        given. 0 makes them touch, a negative value presses them flat against each other.
     asymmetry : float
         Standard deviation of the relative difference between left and right; 0 makes mirror images.
     texture : Texture, optional
@@ -274,7 +275,8 @@ def render(phantom: Phantom, contrast: Contrast, *, seed: int | None = None, sca
     contrast : Contrast
         Any but `Contrast.MR`.
     seed : int, optional
-        Of the noise; the phantom's own when not given. Each contrast has a noise of its own.
+        Of bias and noise; the phantom's own when not given. Each contrast has its own, but fat and water share the
+        bias, as they do on a scanner.
     scanner : Scanner, optional
         What the scanner adds; `default_scanner` of the contrast when not given, `IDEAL` for nothing.
 
@@ -289,15 +291,26 @@ def render(phantom: Phantom, contrast: Contrast, *, seed: int | None = None, sca
     ModalityError
         If the contrast is `Contrast.MR`, which says nothing of the weighting.
     """
-    key = [phantom.seed if seed is None else seed, 1 + list(Contrast).index(contrast)]
-    rng = np.random.default_rng(np.random.SeedSequence(key))
+    own = phantom.seed if seed is None else seed
+    machine = default_scanner(contrast) if scanner is None else scanner
     domain = "easy" if phantom.grade in ("healthy", "minor") else "hard"
-    return acquire(phantom.anatomy, phantom.muscle_fat, contrast, rng, scanner=scanner, domain=domain)
+    gain = None
+    if contrast.modality == "mr":
+        # Fat and water come from one acquisition: the coils weigh both alike.
+        acquisition = Contrast.FAT if contrast is Contrast.WATER else contrast
+        gain = receive_gain(phantom.grid, machine, _generator(own, 1, acquisition))
+    rng = _generator(own, 2, contrast)
+    return acquire(phantom.anatomy, phantom.muscle_fat, contrast, rng, scanner=machine, gain=gain, domain=domain)
+
+
+def _generator(seed: int, purpose: int, contrast: Contrast) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([seed, purpose, list(Contrast).index(contrast)]))
 
 
 def _place(left: LegShape, right: LegShape, gap: float) -> dict[Side, PlacedLeg]:
     """Put the legs side by side, so far apart that the gap is the narrowest place between them."""
-    inner = {"left": -left.at(LEVELS).extent()[0], "right": -right.at(LEVELS).extent()[0]}
+    shown = np.linspace(*COVERED_LEVELS, 17)
+    inner = {"left": -left.at(shown).extent()[0], "right": -right.at(shown).extent()[0]}
     return {
         "left": PlacedLeg(left, "left", x=-(inner["left"] + gap / 2), z=(0.5 - MIDDLE_LEVEL) * left.length),
         "right": PlacedLeg(right, "right", x=inner["right"] + gap / 2, z=(0.5 - MIDDLE_LEVEL) * right.length),
