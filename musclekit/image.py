@@ -275,6 +275,10 @@ class Image(_PickledByFields):
         """``"ct"`` or ``"mr"``, from the contrast."""
         return self.contrast.modality
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Image:
+        """Return the image itself: it never changes, and a cloned estimator keeps the template it was given."""
+        return self
+
     def with_voxels(self, voxels: ArrayLike, contrast: Contrast | None = None, domain: str | None = None) -> Image:
         """Return a new image on the same grid; contrast and domain stay where they are not given."""
         return replace(
