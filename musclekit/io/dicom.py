@@ -241,7 +241,11 @@ def _read_header(file: Path) -> Dataset:
     from pydicom import dcmread
 
     try:
-        return dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+        header = dcmread(file, stop_before_pixels=True, specific_tags=list(_TAGS))
+        # pydicom parses a value when it is first asked for: here, where the file can be named.
+        for _ in header.iterall():
+            pass
+        return header
     except Exception as problem:  # pydicom raises whatever its parsing ran into
         raise FormatError(f"{file}: truncated or damaged DICOM header ({problem}); copy it again") from None
 

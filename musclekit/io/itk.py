@@ -28,6 +28,9 @@ _IMAGE_IO = {"nrrd": "NrrdImageIO", "meta": "MetaImageIO"}
 #: LPS (ITK) to RAS+ and back.
 _LPS = np.diag([-1.0, -1.0, 1.0])
 
+#: Without these MetaImage's reader gives up, and says so on stderr.
+_META_KEYS = (b"NDims", b"DimSize", b"ElementType", b"ElementDataFile")
+
 #: Lines of a header that name a file for the voxels: NRRD's ``data file:``, MetaImage's ``ElementDataFile =``.
 _DATA_FILE = re.compile(rb"^\s*(?:data ?file\s*:|ElementDataFile\s*=)[ \t]*([^\r\n]+)", re.MULTILINE | re.IGNORECASE)
 _ENCODED = re.compile(
@@ -119,7 +122,7 @@ def _in_plane(affine: NDArray[np.float64]) -> bool:
 def _open(path: Path, form: Literal["nrrd", "meta"]) -> tuple[sitk.ImageFileReader, Source, tuple[str, ...]]:
     import SimpleITK as sitk
 
-    available, packed = _available(path)
+    available, packed = _available(path, form)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_IMAGE_IO[form])
     reader.SetFileName(str(path))
@@ -141,10 +144,13 @@ def _open(path: Path, form: Literal["nrrd", "meta"]) -> tuple[sitk.ImageFileRead
     return reader, source, warnings
 
 
-def _available(path: Path) -> tuple[int, bool]:
+def _available(path: Path, form: Literal["nrrd", "meta"]) -> tuple[int, bool]:
     """Bytes of voxels that can be there at most, and whether they are compressed."""
     with path.open("rb") as stream:
         start = stream.read(_LONGEST_HEADER)
+    lacking = [key.decode() for key in _META_KEYS if key not in start] if form == "meta" else []
+    if lacking:
+        raise FormatError(f"{path}: damaged header: it does not state {', '.join(lacking)}; copy it again")
     packed = _ENCODED.search(start) is not None
     named = _DATA_FILE.search(start)
     name = named.group(1).strip().decode("utf-8", "replace") if named else "LOCAL"

@@ -316,6 +316,14 @@ def test_a_tag_that_is_no_number(tmp_path: Path) -> None:
         io.read(folder)
 
 
+def test_a_value_of_no_known_type(tmp_path: Path) -> None:
+    folder = dicom_series(tmp_path / "p", 3)
+    file = folder / "071.dcm"
+    file.write_bytes(file.read_bytes().replace(b"\x20\x00\x37\x00DS", b"\x20\x00\x37\x00D\xda"))
+    with pytest.raises(FormatError, match=r"071\.dcm: truncated or damaged DICOM header"):
+        io.read(folder)
+
+
 def test_frames_that_are_not_described(tmp_path: Path) -> None:
     _enhanced(tmp_path / "enhanced.dcm")
     file = pydicom.dcmread(tmp_path / "enhanced.dcm")

@@ -132,6 +132,16 @@ def test_bad_files(
     assert capfd.readouterr().err == ""
 
 
+def test_header_that_breaks_off(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    path = _mha(tmp_path / "a.mha")
+    path.write_bytes(path.read_bytes()[:90])
+    with pytest.raises(
+        FormatError, match=r"a\.mha: damaged header: it does not state ElementType, ElementDataFile; copy"
+    ):
+        io.read(path)
+    assert capfd.readouterr().err == ""
+
+
 def test_data_file_that_is_not_there(tmp_path: Path) -> None:
     for ending in ("mhd", "nhdr"):
         path = write_with_itk(tmp_path / f"a.{ending}", np.zeros((3, 4, 5), np.uint8), np.eye(4))
