@@ -3,7 +3,7 @@
 from musclekit.anatomy.body import body_mask, mr_thresholds
 from musclekit.anatomy.femur import BONE_HU, FemurAxis, femur_axis, femur_mask, obliquity_cosine
 from musclekit.anatomy.frames import AIR_FILL_HU, Frame, crop_frame, femur_frame, mirror_frame, resample_frame
-from musclekit.anatomy.legs import Leg, split_legs
+from musclekit.anatomy.legs import Leg, infer_side, split_legs
 from musclekit.anatomy.per_leg import label_sides, leg_frame, leg_image, per_leg
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "femur_axis",
     "femur_frame",
     "femur_mask",
+    "infer_side",
     "label_sides",
     "leg_frame",
     "leg_image",

@@ -15,17 +15,22 @@ from musclekit.image import Contrast, Grid, Image
 
 __all__ = ["BONE_HU", "FemurAxis", "femur_axis", "femur_mask", "obliquity_cosine"]
 
+Mask = NDArray[np.uint8]
+
 #: Above this CT is bone.
 BONE_HU = 300.0
 #: A shaft, marrow included, has this area and fills this share of the circle round it.
 SHAFT_AREA_MM2 = (180.0, 1600.0)
 MIN_SHAFT_ROUNDNESS = 0.6
+#: The femur ends where its cross-section grows beyond this, or by this factor from one slice to the next.
+MAX_AREA_MM2 = 5000.0
+MAX_GROWTH = 2.5
 #: A marrow as wide as this is still closed where the cortex is broken by noise or a thin wall.
 CLOSING_MM = 3.0
 
 #: Share of the femur's length, in its middle, that the axis is fitted to.
 MIDDLE_SHARE = 0.6
-#: A femur seen along less than this, in fewer slices, or steeper than this does not tell its axis.
+#: What a femur must show to tell its axis, see `femur_axis`.
 MIN_LENGTH_MM = 60.0
 MIN_SLICES = 5
 MAX_ANGLE_DEG = 35.0
@@ -49,6 +54,8 @@ class FemurAxis:
         Angle between the axis and world z.
     residual_mm : float
         Root mean square distance of the centres from the axis; the bow of the femur makes 1 to 4 mm.
+    doubt : str
+        Why the axis should not be used; empty when it can be.
     """
 
     point_mm: NDArray[np.float64]
@@ -57,30 +64,20 @@ class FemurAxis:
     length_mm: float
     angle_deg: float
     residual_mm: float
-
-    @property
-    def doubt(self) -> str:
-        """Why the axis should not be used; empty when it can be."""
-        if self.n_slices < MIN_SLICES or self.length_mm < MIN_LENGTH_MM:
-            return (
-                f"the femur is seen along {self.length_mm:.0f} mm in {self.n_slices} slices; its axis takes "
-                f"{MIN_LENGTH_MM:g} mm and {MIN_SLICES} slices"
-            )
-        if self.angle_deg > MAX_ANGLE_DEG:
-            return f"the femur stands {self.angle_deg:.0f} degrees off the scanner's axis, more than {MAX_ANGLE_DEG:g}"
-        return ""
+    doubt: str
 
     @property
     def reliable(self) -> bool:
-        """Whether the axis rests on enough femur and stands within 35 degrees of world z."""
+        """Whether there is nothing to say against the axis."""
         return not self.doubt
 
 
 def femur_mask(image: Image, leg: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Femur of one leg in CT, marrow included.
 
-    Bone is what lies above 300 HU, closed and filled in each slice. Of its connected pieces in 3-D the femur is the
-    one that looks like a shaft in most slices; where none does, the largest.
+    Bone is what lies above 300 HU, closed and filled in each slice. The femur is the longest chain of slices with a
+    round shaft, followed upwards and downwards until it joins another bone; where no slice shows a shaft it is the
+    largest piece.
 
     Parameters
     ----------
@@ -114,47 +111,95 @@ def femur_mask(image: Image, leg: NDArray[np.bool_]) -> NDArray[np.bool_]:
     element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     for plane in bone:
         if plane.any():
-            outlines, _ = cv2.findContours(
-                cv2.morphologyEx(plane, cv2.MORPH_CLOSE, element), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-            )
+            closed = cv2.morphologyEx(plane, cv2.MORPH_CLOSE, element)
+            outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(plane, outlines, -1, 1, cv2.FILLED)
     window = _window(bone)
-    pieces, count = ndimage.label(bone[window], structure=np.ones((3, 3, 3)))
-    shafts = np.zeros(count + 1)
-    for z, plane in enumerate(bone[window]):
-        for i in _shafts(plane, pieces[z], pixel_mm):
-            shafts[i] += 1
-    volume = np.bincount(pieces.reshape(-1), minlength=count + 1).astype(np.float64)
-    volume[0] = 0
-    # Volume breaks ties, and decides where no piece has a shaft.
-    femur = int(np.argmax(shafts + volume / (1 + volume.max())))
     mask = np.zeros(image.grid.shape, dtype=np.bool_)
-    mask[window] = pieces == femur
+    mask[window] = _follow_shaft(bone[window], pixel_mm)
     return mask
 
 
-def _window(mask: NDArray[np.uint8]) -> tuple[slice, slice, slice]:
+def _window(mask: Mask) -> tuple[slice, slice, slice]:
     """Bounding box of a mask that is not empty."""
     spans = [np.flatnonzero(mask.max(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
     z, y, x = (slice(int(span[0]), int(span[-1]) + 1) for span in spans)
     return z, y, x
 
 
-def _shafts(plane: NDArray[np.uint8], pieces: NDArray[np.int32], pixel_mm: float) -> set[int]:
-    """Pieces that show a shaft in this slice."""
-    found = set()
+def _follow_shaft(bone: Mask, pixel_mm: float) -> NDArray[np.bool_]:
+    """Femur among filled bone: the longest chain of shafts, followed to both ends of the bone."""
+    planes = len(bone)
+    parts: list[NDArray[np.int32]] = []
+    areas: list[NDArray[np.float64]] = []
+    # Length of the chain of shafts that ends in a piece, and the piece below it in that chain.
+    chains: list[dict[int, tuple[int, int]]] = []
+    for z in range(planes):
+        _, pieces, stats, _ = cv2.connectedComponentsWithStats(bone[z], connectivity=8)
+        parts.append(pieces)
+        areas.append(stats[:, cv2.CC_STAT_AREA] * pixel_mm**2)
+        chain = {}
+        for i in _shafts(bone[z], pieces, pixel_mm):
+            below: list[int] = np.unique(parts[z - 1][pieces == i]).tolist() if z else []
+            length, piece = max(
+                ((chains[-1][int(j)][0], int(j)) for j in below if int(j) in chains[-1]), default=(0, 0)
+            )
+            chain[i] = (length + 1, piece)
+        chains.append(chain)
+    ends = [(length, z, i) for z, chain in enumerate(chains) for i, (length, _) in chain.items()]
+    if not ends:
+        return _largest(bone)
+    length, top, piece = max(ends)
+    found = {top: piece}
+    for z in range(top, top - length + 1, -1):
+        found[z - 1] = chains[z][found[z]][1]
+    for first, last, step in ((top + 1, planes, 1), (top - length, -1, -1)):
+        for z in range(first, last, step):
+            before = parts[z - step] == found[z - step]
+            overlap = np.bincount(parts[z][before], minlength=len(areas[z]))
+            overlap[0] = 0
+            following = int(overlap.argmax())
+            grown = areas[z][following] / areas[z - step][found[z - step]]
+            # Hip and knee: where bones join in a slice, the femur cannot be told from its neighbour.
+            if overlap[following] == 0 or areas[z][following] > MAX_AREA_MM2 or grown > MAX_GROWTH:
+                break
+            found[z] = following
+    femur = np.zeros(bone.shape, dtype=np.bool_)
+    for z, i in found.items():
+        femur[z] = parts[z] == i
+    return femur
+
+
+def _largest(bone: Mask) -> NDArray[np.bool_]:
+    """Largest piece in 3-D."""
+    pieces, _ = ndimage.label(bone, structure=np.ones((3, 3, 3)))
+    volume = np.bincount(pieces.reshape(-1))
+    volume[0] = 0
+    return cast(NDArray[np.bool_], pieces == volume.argmax())
+
+
+def _shafts(plane: Mask, pieces: NDArray[np.int32], pixel_mm: float) -> list[int]:
+    """Pieces of a slice that look like a shaft."""
+    found = []
     outlines, _ = cv2.findContours(plane, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     for outline in outlines:
-        area = cv2.contourArea(outline) * pixel_mm**2
-        _, radius = cv2.minEnclosingCircle(outline)
-        is_round = area >= MIN_SHAFT_ROUNDNESS * np.pi * (radius * pixel_mm) ** 2
-        if is_round and SHAFT_AREA_MM2[0] <= area <= SHAFT_AREA_MM2[1]:
+        # Half a pixel all round lies between the outline's points and the pixels' outer edges.
+        area = (cv2.contourArea(outline) + cv2.arcLength(outline, True) / 2) * pixel_mm**2
+        radius = (cv2.minEnclosingCircle(outline)[1] + 0.5) * pixel_mm
+        if area >= MIN_SHAFT_ROUNDNESS * np.pi * radius**2 and SHAFT_AREA_MM2[0] <= area <= SHAFT_AREA_MM2[1]:
             x, y = (int(n) for n in outline[0, 0])
-            found.add(int(pieces[y, x]))
+            found.append(int(pieces[y, x]))
     return found
 
 
-def femur_axis(bone: NDArray[np.bool_], grid: Grid) -> FemurAxis:
+def femur_axis(
+    bone: NDArray[np.bool_],
+    grid: Grid,
+    *,
+    min_length_mm: float = MIN_LENGTH_MM,
+    min_slices: int = MIN_SLICES,
+    max_angle_deg: float = MAX_ANGLE_DEG,
+) -> FemurAxis:
     """Fit the long axis of a femur.
 
     First principal direction of the centres of its cross-sections over the middle 60 % of its length.
@@ -165,6 +210,10 @@ def femur_axis(bone: NDArray[np.bool_], grid: Grid) -> FemurAxis:
         Mask of one femur, from `femur_mask` or from a segmentation.
     grid : Grid
         Where it lies.
+    min_length_mm, min_slices
+        A femur seen along less than this, or in fewer slices, does not tell its axis.
+    max_angle_deg : float
+        An axis that stands further off world z is doubted. With hips bent over a cushion a sound one reaches 45.
 
     Returns
     -------
@@ -205,13 +254,24 @@ def femur_axis(bone: NDArray[np.bool_], grid: Grid) -> FemurAxis:
     if (direction[2] or direction @ (centres[-1] - centres[0])) < 0:
         direction = -direction
     off = (middle - point) - np.outer((middle - point) @ direction, direction)
+    length = float(np.linalg.norm(centres[-1] - centres[0]))
+    angle = float(np.degrees(np.arccos(np.clip(direction[2], -1, 1))))
+    doubt = ""
+    if len(slices) < min_slices or length < min_length_mm:
+        doubt = (
+            f"the femur is seen along {length:.0f} mm in {len(slices)} slices; its axis takes {min_length_mm:g} mm and "
+            f"{min_slices} slices"
+        )
+    elif angle > max_angle_deg:
+        doubt = f"the femur stands {angle:.0f} degrees off the scanner's axis, more than {max_angle_deg:g}"
     return FemurAxis(
         point_mm=cast(NDArray[np.float64], point),
         direction=cast(NDArray[np.float64], direction),
         n_slices=len(slices),
-        length_mm=float(np.linalg.norm(centres[-1] - centres[0])),
-        angle_deg=float(np.degrees(np.arccos(np.clip(direction[2], -1, 1)))),
+        length_mm=length,
+        angle_deg=angle,
         residual_mm=float(np.sqrt((off**2).sum(axis=1).mean())),
+        doubt=doubt,
     )
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musclekit.errors import GeometryError, SegmentationError
-from musclekit.image import Contrast, Image
+from musclekit.image import Contrast, Grid, Image
 from musclekit.labels import Side
 
-__all__ = ["Leg", "split_legs"]
+__all__ = ["Leg", "infer_side", "split_legs"]
 
 #: Shapes of lobes are judged on pixels of this size.
 COARSE_MM = 3.0
@@ -35,6 +35,11 @@ MIN_SECOND_SHARE = 0.33
 MIN_TWO_SHARE = 0.2
 #: A cut that parts a leg from a piece of the other crosses at most this much flesh.
 MAX_CUT_MM = 30.0
+#: A single leg's side is told from the other leg where that has this share of its area in as many slices, and lies
+#: on the same side in this share of them.
+MIN_OTHER_SHARE = 0.02
+MIN_OTHER_SLICES = 3
+SAME_SIDE_SHARE = 0.9
 #: How much dearer bone is to cut than flesh.
 BONE_COST = 4.0
 #: The cut stays this close to the midline.
@@ -81,8 +86,8 @@ def split_legs(image: Image, body: NDArray[np.bool_]) -> tuple[Leg, ...]:
     Returns
     -------
     tuple of Leg
-        One leg, or two with the right one first. Of two, world x says which is which. A part of the other leg at the
-        border of the image is no leg, and belongs to none.
+        One leg, or two with the right one first. Of two, world x says which is which; for one see `infer_side`. A
+        part of the other leg at the border of the image is no leg, and belongs to none.
 
     Raises
     ------
@@ -111,10 +116,54 @@ def split_legs(image: Image, body: NDArray[np.bool_]) -> tuple[Leg, ...]:
         masks = [mask.swapaxes(1, 2) for mask in masks]
     masks = [np.ascontiguousarray(mask) for mask in masks]
     if len(masks) == 1:
-        return (Leg(None, masks[0]),)
+        whole = body if across == 2 else body.swapaxes(1, 2)
+        return (Leg(infer_side(image.grid, whole, masks[0]), masks[0]),)
     x = [float(image.grid.world(_centroid(mask))[0]) for mask in masks]
     right = int(np.argmax(x))
     return Leg("right", masks[right]), Leg("left", masks[1 - right])
+
+
+def infer_side(grid: Grid, body: NDArray[np.bool_], leg: NDArray[np.bool_]) -> Side | None:
+    """Tell the side of a single leg from the part of the other leg beside it.
+
+    A crop round one leg often shows, at its inner border, a part of the other. Where that lies in at least three
+    slices, and in nine of ten on the same side, the leg is the one on the other side. Nothing else is used: the femur
+    lies in the middle of a cropped thigh as often as not, and a scanner's world x says where the table stood.
+
+    Parameters
+    ----------
+    grid : Grid
+        Grid of the masks.
+    body : ndarray of bool, shape (Z, Y, X)
+        See `body_mask`.
+    leg : ndarray of bool, shape (Z, Y, X)
+        See `split_legs`.
+
+    Returns
+    -------
+    {"left", "right"} or None
+        None where too little of the other leg is in view.
+
+    Raises
+    ------
+    GeometryError
+        If a mask has another shape than the grid.
+    """
+    for what, mask in (("body", body), ("leg", leg)):
+        if mask.shape != grid.shape:
+            raise GeometryError(f"the {what} mask has shape {mask.shape}, its grid {grid.shape} (z, y, x)")
+    other = body & ~leg
+    x_of = grid.affine[0, :3]
+    to_the_right = []
+    for z in range(len(leg)):
+        own_area, other_area = int(leg[z].sum()), int(other[z].sum())
+        if own_area and other_area >= MIN_OTHER_SHARE * own_area:
+            own_centre, other_centre = _centroid(leg[z : z + 1]), _centroid(other[z : z + 1])
+            to_the_right.append(bool((own_centre - other_centre) @ x_of > 0))
+    if len(to_the_right) < MIN_OTHER_SLICES:
+        return None
+    share = float(np.mean(to_the_right))
+    return "right" if share >= SAME_SIDE_SHARE else "left" if share <= 1 - SAME_SIDE_SHARE else None
 
 
 def _centroid(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
