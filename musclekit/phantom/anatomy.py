@@ -362,5 +362,5 @@ def _muscles(profile: LegProfile, k: int, u: NDArray[np.float64], v: NDArray[np.
     found: NDArray[np.uint8] = (muscle[starts] + 1).astype(np.uint8)[best]
     # Septa widen towards the corners, far from the middle of either muscle: muscles are round.
     septum = shape.septum * (1 + np.clip((first + CORNER_MM) / CORNER_MM, 0, 2))
-    found[(first > shape.cleft) | (second - first < septum)] = Structure.CLEFT
+    found[(first > profile.cleft[k]) | (second - first < septum)] = Structure.CLEFT
     return found

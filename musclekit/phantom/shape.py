@@ -95,6 +95,10 @@ SAPHENOUS_MM = 1.7
 FAT_MM = 11.0
 FAT_PROFILE = np.linspace(0.75, 1.30, len(LEVELS))
 
+#: Above this level the label maps leave out muscles (adductor longus and brevis, pectineus, the gluteals); their
+#: neighbours fill the room, the more so the higher up: clefts widen by this factor for each whole level.
+FILLED_ABOVE, FILLED_BY = 0.6, 8.0
+
 #: How far a muscle grows beyond the ellipse that was measured, and the widest cleft it still fills, in mm: people with
 #: little fat between their muscles have them packed tight, atrophy opens the clefts.
 GROW_MM: dict[Grade, float] = {"healthy": 3.0, "minor": 2.5, "moderate": 1.5, "severe": 0.5}
@@ -170,6 +174,7 @@ class LegShape:
         return LegProfile(
             shape=self,
             height=(level - 0.5) * self.length,
+            cleft=self.cleft * (1 + FILLED_BY * np.maximum(t - FILLED_ABOVE, 0)),
             outline=between(self.outline.real, 0) + 1j * between(self.outline.imag, 0),
             fat=between(self.fat.real, 0) + 1j * between(self.fat.imag, 0),
             femur=between(self.femur, 0),
@@ -189,6 +194,8 @@ class LegProfile:
         Where it comes from.
     height : ndarray of shape (N,)
         Above level 0.5, in mm.
+    cleft : ndarray of shape (N,)
+        Widest cleft that a muscle still fills, in mm; it grows near the groin.
     outline, fat : ndarray of complex, shape (N, 6)
         As in the shape.
     femur : ndarray of shape (N, 4)
@@ -203,6 +210,7 @@ class LegProfile:
 
     shape: LegShape
     height: NDArray[np.float64]
+    cleft: NDArray[np.float64]
     outline: NDArray[np.complex128]
     fat: NDArray[np.complex128]
     femur: NDArray[np.float64]
@@ -373,7 +381,8 @@ def draw_leg(rng: np.random.Generator, grade: Grade = "healthy", *, fat_mm: floa
     ray = np.exp(-1j * np.arange(outline.shape[1]) * theta[:, None])
     depth = ((outline + 0.45 * fat) * ray).real.sum(axis=1)
     vessels[-1, :, 0], vessels[-1, :, 1] = depth * np.cos(theta), depth * np.sin(theta)
-    vessels[-1, :, 2] = SAPHENOUS_MM * np.exp(rng.normal(0, 0.15))
+    room = (fat * ray).real.sum(axis=1)
+    vessels[-1, :, 2] = np.minimum(SAPHENOUS_MM * np.exp(rng.normal(0, 0.15)), 0.22 * room)
 
     angle = np.deg2rad(rng.normal(0, 7))
     _turn(outline, fat, muscles, femur, vessels, angle)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pytest
 
@@ -11,9 +9,15 @@ from musclekit.image import Contrast
 from musclekit.phantom import GENERATOR_VERSION, Grade, Phantom, make_thigh, render
 from musclekit.segmenters.mixture import fit_mixture, posteriors
 
-#: Sum of the first phantom's voxels for each version of the generator. When this changes, so must the version, and every
-#: published table is void.
-FROZEN = {"1": ""}
+#: Voxels of each structure in one small phantom, and mean grey values of its tissues, for each generator version.
+#: When these change, so must the version, and every published table is void.
+FROZEN = {
+    "1": (
+        [21503, 161, 88, 553, 384, 282, 419, 178, 230, 195, 106, 72, 135, 25, 521, 113, 49, 2335, 299],
+        [17.42, 614.54, 135.03, 815.81, 832.21, 679.96],
+        [-985.89, -34.3, 1125.85, 39.17, -97.33, -60.07],
+    )
+}
 
 
 def median_dice(phantom: Phantom, contrast: Contrast) -> float:
@@ -42,8 +46,12 @@ def test_the_literal_mixture_breaks_down_on_severe_infiltration(contrast: Contra
 
 
 def test_the_generator_is_frozen() -> None:
-    phantom = make_thigh(0, shape=(2, 48, 48), grade="severe")
-    # Rounded: libraries differ in the last bits.
-    parts = (phantom.anatomy.structure, np.round(render(phantom, Contrast.CT).voxels / 16).astype(np.int16))
-    digest = hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()[:12]
-    assert FROZEN[GENERATOR_VERSION] == digest, "the same seed gives other voxels: raise GENERATOR_VERSION"
+    phantom = make_thigh(0, shape=(3, 96, 96), grade="severe")
+    counts, *greys = FROZEN[GENERATOR_VERSION]
+    why = "the same seed gives other voxels: raise GENERATOR_VERSION and make docs/phantom.md anew"
+    # A voxel on an edge may fall to either side on another processor.
+    assert np.bincount(phantom.anatomy.structure.ravel()) == pytest.approx(counts, abs=3), why
+    for contrast, expected in zip((Contrast.T1W, Contrast.CT), greys, strict=True):
+        image = render(phantom, contrast).voxels
+        means = [image[phantom.tissue.voxels == tissue].mean() for tissue in range(6)]
+        assert means == pytest.approx(expected, rel=2e-3, abs=0.5), why
