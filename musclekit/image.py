@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -72,8 +72,11 @@ class Contrast(StrEnum):
         return self in (Contrast.T1W, Contrast.T2W, Contrast.FAT)
 
 
-class _PickledByFields:
-    """Pickled as the arguments it is made of: what comes back is checked and read-only as before."""
+class _Immutable:
+    """Copied by being handed on; pickled as its arguments, so that what comes back is checked and read-only again."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     def __reduce__(self) -> tuple[type[Any], tuple[Any, ...]]:
         values = (getattr(self, item.name) for item in fields(cast(Any, self)))
@@ -81,7 +84,7 @@ class _PickledByFields:
 
 
 @dataclass(frozen=True, eq=False)
-class Grid(_PickledByFields):
+class Grid(_Immutable):
     """Where the voxels of an array lie in the world.
 
     Parameters
@@ -227,7 +230,7 @@ def _check_shape(voxels: NDArray[Any], grid: Grid, what: str) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Image(_PickledByFields):
+class Image(_Immutable):
     """Grey values on a grid.
 
     Parameters
@@ -290,7 +293,7 @@ class Image(_PickledByFields):
 
 
 @dataclass(frozen=True, eq=False)
-class LabelMap(_PickledByFields):
+class LabelMap(_Immutable):
     """One label a voxel; 0 is background.
 
     Parameters
@@ -366,7 +369,7 @@ class LabelMap(_PickledByFields):
 
 
 @dataclass(frozen=True, eq=False)
-class ProbabilityMap(_PickledByFields):
+class ProbabilityMap(_Immutable):
     """Probability of background and of each label, at each voxel.
 
     Parameters
@@ -453,7 +456,7 @@ class Domain:
 
 
 @dataclass(frozen=True, eq=False)
-class Case(_PickledByFields):
+class Case(_Immutable):
     """One examination: images of one region of one person, and what is known of it.
 
     Parameters
