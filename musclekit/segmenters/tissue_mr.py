@@ -42,7 +42,7 @@ FIELD_SCALE_Z_MM = 8.0
 FIELD_CELL_MM = 3.0
 FIELD_PASSES = 8
 #: Tissue whose grey varies more than this around its mean, within some mm, is mottled, and no measure of the field.
-CALM_VARIATION = 0.15
+CALM_VARIATION = 0.1
 CALM_SCALE_MM = 4.0
 
 #: Fat is bright when the ring's median exceeds the interior's lower quartile this many times. On 35 real scans the
@@ -62,7 +62,7 @@ STEP_MM = 6
 #: Price of a step of 1 mm, in mm2 of tissue on the wrong side.
 STEP_PRICE = 3.0
 #: Share of fat that speaks neither for the inside nor the outside of the fascia.
-NEUTRAL_SHARE = 0.75
+NEUTRAL_SHARE = 0.85
 
 #: Cross-section of the marrow (fat bright) or of the whole bone (fat dark), from the shaft to the condyles.
 BONE_MM2 = (40.0, 5000.0)
@@ -77,6 +77,11 @@ DARK_BONE = 0.75
 #: Share of fat at the edge between fat and muscle, and the smoothing under which pure fat is told from infiltration.
 EDGE_SHARE = 0.6
 SMOOTH_MM = 1.0
+
+#: Surroundings that hold more fat than this have turned to fat; and the scale that mottling is judged on.
+ILL_SHARE = 0.5
+ILL_SCALE_MM = 12.0
+MOTTLE_SCALE_MM = 3.0
 
 #: Muscle in smaller pieces is a vessel or a nerve.
 LEAST_MUSCLE_MM2 = 20.0
@@ -137,8 +142,9 @@ def mr_tissues(
     compartment = muscle_compartment(share, leg, inside, depth, spacing)
     marrow, cortex = femur(share, relative, compartment, leg, spacing, bright, cortex_mm=cortex_mm)
     bone = marrow | cortex
-    fat = _intermuscular_fat(share, infiltrated_share, streak_mm, spacing)
-    muscle = _without_specks(compartment & ~bone & ~fat, LEAST_MUSCLE_MM2, spacing)
+    room = compartment & ~bone
+    fat = _intermuscular_fat(share, room, infiltrated_share, streak_mm, spacing)
+    muscle = _without_specks(room & ~fat, LEAST_MUSCLE_MM2, spacing)
     ids = {label.name: label.id for label in label_set("tissue")}
     found = labels[box]
     found[(leg > 0) & (depth > SKIN_MM)] = ids["subcutaneous fat"]
@@ -586,14 +592,37 @@ def _each_plane(volume: NDArray[T], operation: int, element: NDArray[np.uint8]) 
     return np.stack([cv2.morphologyEx(plane, operation, element) for plane in volume])
 
 
-def _intermuscular_fat(share: Grey, infiltrated_share: float, streak_mm: float, spacing: Spacing) -> Mask:
-    """Return fat that is no streak: pure and thick in its middle, and from there out to its edge."""
-    sigma = (0.0, SMOOTH_MM / spacing[1], SMOOTH_MM / spacing[2])
-    pure = ndimage.gaussian_filter(np.clip(share, 0, 1.2), sigma) >= infiltrated_share
+def _intermuscular_fat(share: Grey, room: Mask, infiltrated_share: float, streak_mm: float, spacing: Spacing) -> Mask:
+    """Return fat that is no infiltration: pure and thick in its middle, and from there out to its edge.
+
+    Where the tissue around has mostly turned to fat, pure is not enough: mottled fat was muscle, fat tissue is even.
+    """
+    within = np.clip(share, 0, 1.2)
+    pure = _blurred(within, SMOOTH_MM, spacing) >= infiltrated_share
+    weight = room.astype(np.float32)
+    around = _blurred(np.clip(share, 0, 1) * weight, ILL_SCALE_MM, spacing)
+    ill = around > ILL_SHARE * _blurred(weight, ILL_SCALE_MM, spacing)
+    pure &= ~ill | (_mottling(within, spacing) < CALM_VARIATION)
     core = _each_plane(pure.astype(np.uint8), cv2.MORPH_OPEN, _disk(streak_mm / 2, spacing))
     near = _each_plane(core, cv2.MORPH_DILATE, _disk(streak_mm, spacing)) > 0
-    fat: Mask = near & (share >= min(EDGE_SHARE, infiltrated_share))
+    fat: Mask = room & near & (share >= min(EDGE_SHARE, infiltrated_share))
     return fat
+
+
+def _mottling(share: Grey, spacing: Spacing) -> Grey:
+    """Return the local standard deviation of the share of fat, lean tissue left out so that borders do not count."""
+    fatty = (share > 0.4).astype(np.float32)
+    count = np.maximum(_blurred(fatty, MOTTLE_SCALE_MM, spacing), 0.05)
+    mean = _blurred(share * fatty, MOTTLE_SCALE_MM, spacing) / count
+    square = _blurred(share**2 * fatty, MOTTLE_SCALE_MM, spacing) / count
+    deviation: Grey = np.sqrt(np.maximum(square - mean**2, 0))
+    return deviation
+
+
+def _blurred(volume: Grey, sigma_mm: float, spacing: Spacing) -> Grey:
+    """Gaussian low-pass of each plane."""
+    sigma_y, sigma_x = sigma_mm / spacing[1], sigma_mm / spacing[2]
+    return np.stack([cv2.GaussianBlur(plane, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y) for plane in volume])
 
 
 def _without_gaps(legs: NDArray[np.integer], spacing: Spacing) -> NDArray[np.integer]:
