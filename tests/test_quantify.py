@@ -154,6 +154,16 @@ def test_only_the_slices_that_touch_the_border_are_cut() -> None:
     assert list(status) == ["absent", "ok", "cut", "absent"]
 
 
+def test_a_row_of_voxels_has_no_border_along_its_own_axis() -> None:
+    grid = Grid.from_spacing((3, 1, 9), (5.0, 1.5, 2.0))
+    ids = np.zeros(grid.shape, np.uint8)
+    ids[1, 0, 3:6] = 1
+    names = label_set("functional-3")
+    assert row(measure(LabelMap(ids, grid, names)).structures, "extensor")["status"] == "ok"
+    ids[1, 0, :6] = 1
+    assert row(measure(LabelMap(ids, grid, names)).structures, "extensor")["status"] == "cut"
+
+
 def test_sheared_and_oblique_grids_keep_their_volume() -> None:
     affine = np.array([[0.3, 0, 2, 0], [1.0, 1.5, 0, 0], [5, 0, 0, 0], [0, 0, 0, 1]])
     ids, names = empty()

@@ -179,8 +179,10 @@ def score(
     if not prediction.grid.same_as(reference.grid):
         raise GeometryError(f"prediction and reference lie on two grids: {prediction.grid.difference(reference.grid)}")
     target = label_set or common_label_set(prediction.label_set, reference.label_set)
-    found = prediction.mapped(label_mapping(prediction.label_set, target))
-    wanted = reference.mapped(label_mapping(reference.label_set, target))
+    found, wanted = (
+        labels if labels.label_set == target else labels.mapped(label_mapping(labels.label_set, target))
+        for labels in (prediction, reference)
+    )
     common, n_found, n_wanted = _counts(found, wanted)
     by_slice = dice_of_counts(common, n_found, n_wanted)
     whole = dice_of_counts(common.sum(axis=0), n_found.sum(axis=0), n_wanted.sum(axis=0))

@@ -66,7 +66,8 @@ def _fill_plane(plane: NDArray[Any], max_pixels: float) -> None:
     )
     region, value = np.divmod(np.unique(pairs), opening + 1)
     alone = (np.bincount(region, minlength=n_regions + 1) == 1) & (np.bincount(regions.reshape(-1)) <= max_pixels)
-    fill = alone[region] & (value != opening)
+    # Where there are labels every region touches one: what touches one value only is not open.
+    fill = alone[region]
     filling = np.zeros(n_regions + 1, dtype=plane.dtype)
     filling[region[fill]] = value[fill]
     plane += filling[regions]

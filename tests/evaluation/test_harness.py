@@ -6,8 +6,10 @@ from typing import Self
 import numpy as np
 import pytest
 
+from musclekit import registry
 from musclekit.errors import InputError, SegmentationError
 from musclekit.evaluation.harness import evaluate, image_for
+from musclekit.evaluation.scores import params_id
 from musclekit.image import Case, Contrast, Grid, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
 
@@ -53,6 +55,14 @@ def test_every_method_is_scored_on_every_case() -> None:
     assert list(volume["subject"]) == ["subject a", "subject a", "subject b", "subject b"]
     assert set(scores["side"]) == {"left"}
     assert set(scores["params_id"]) == {""}
+
+
+def test_a_registered_method_is_known_by_its_parameters() -> None:
+    methods = {"plain": registry.build("threshold"), "lower": registry.build("threshold", hu_low=-50.0)}
+    scores = evaluate(methods, [case("a")])
+    assert scores.groupby("method")["params_id"].nunique().to_dict() == {"plain": 1, "lower": 1}
+    assert set(scores["params_id"]) == {params_id(registry.describe(method)) for method in methods.values()}
+    assert len(set(scores["params_id"])) == 2
 
 
 @pytest.mark.parametrize(
