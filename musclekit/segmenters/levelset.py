@@ -57,7 +57,7 @@ FASCIA_GRADIENT, BONE_GRADIENT = 60.0, 120.0
 STEEPNESS = 4.5
 
 #: What the bone's contour sees.
-BONE_WINDOW_HU = (0.0, 700.0)
+BONE_WINDOW_HU = (0.0, 500.0)
 BONE_STEPS = 12
 
 #: Curvature anisotropic diffusion before the gradient: steps, their length, conductance (Makrogiannis).

@@ -40,7 +40,7 @@ FAT_HU = -30.0
 #: Bone holds voxels above the first; its rim and its spongy part are followed down to the second.
 BONE_HU = 300.0
 BONE_EDGE_HU = 250.0
-SPONGY_HU = 210.0
+SPONGY_HU = 220.0
 
 #: Denser than any bone: an implant.
 METAL_HU = 2200.0
@@ -201,7 +201,7 @@ def bone_mask(
     pixel = spacing[1]
     for z in np.flatnonzero(dense.any(axis=(1, 2))):
         plane = _filled(dense[z], pixel) & body[z] & (hu[z] < metal_hu)
-        plane &= (hu[z] > bone_hu) | (inner_distance(np.pad(plane, 1))[1:-1, 1:-1] > 1)
+        plane &= (hu[z] > bone_hu) | (skin_depth(plane) > 1)
         found[z] = _pieces_with(plane, hu[z] > bone_hu, LEAST_BONE_MM2 / pixel**2)
     return found
 
@@ -213,15 +213,15 @@ def _is_bone(pieces: NDArray[np.integer[Any]], hu: Voxels, spacing: Spacing, edg
     order = np.argsort(numbers, kind="stable")
     numbers, values = numbers[order], values[order]
     n = int(numbers[-1])
-    ends = np.searchsorted(numbers, np.arange(1, n + 2))
-    least = LEAST_BONE_ML * 1000 / float(np.prod(spacing))
-    cut = np.zeros(n + 1, dtype=bool)
-    cut[np.unique(pieces[0])] = cut[np.unique(pieces[-1])] = True
+    ends = np.searchsorted(numbers, np.arange(n + 2))
+    large = np.diff(ends) >= LEAST_BONE_ML * 1000 / float(np.prod(spacing))
+    # A bone that leaves through the first or the last plane may show little of itself.
+    large[np.unique(pieces[[0, -1]])] = True
+    large[0] = False
     bone = np.zeros(n + 1, dtype=bool)
-    for i in range(1, n + 1):
-        piece = values[ends[i - 1] : ends[i]]
-        # A bone that leaves through the first or the last plane may show little of itself.
-        if piece.max() > bone_hu and (len(piece) >= least or cut[i]):
+    for i in np.flatnonzero(large):
+        piece = values[ends[i] : ends[i + 1]]
+        if piece.max() > bone_hu:
             middle, high = np.percentile(piece[piece > edge_hu], [50, 90])
             bone[i] = high > CORTEX_HU or high - middle > EVENNESS * middle
     return bone
@@ -312,6 +312,9 @@ def compartment_mask(
     parts = ndimage.label(centres)[0]
     rolling = np.zeros(parts.max() + 1, dtype=bool)
     rolling[np.unique(parts[~ground.inside | ground.seam])] = True
+    # Fat that the picture cuts is subcutaneous too, as far as the disk fits through the cut.
+    for edge in (parts[:, 0], parts[:, -1], parts[:, :, 0], parts[:, :, -1]):
+        rolling[np.unique(edge)] = True
     rolling[0] = False
     rolled = rolling[parts]
     found: Mask = np.zeros_like(body)
