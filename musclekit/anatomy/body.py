@@ -35,6 +35,9 @@ MIN_SLAB_AREA_MM2 = 300.0
 MIN_SLAB_REACH_MM = 20.0
 #: Two ends of one board lie this close to one parabola.
 MAX_SLAB_BEND_MM = 3.0
+#: Beyond a board there is next to no body, and what a leg hides of it is at most this share of the body.
+MAX_BEYOND_SLAB = 0.05
+MAX_SLAB_SHARE = 0.25
 
 #: Body in MR is brighter than this share of the bright end (99th percentile) ...
 MR_SHARE = 0.1
@@ -132,7 +135,7 @@ def mr_thresholds(image: Image) -> NDArray[np.float64]:
     sample = image.voxels[:, ::2, ::2]
     whole = float(np.percentile(sample, 99))
     share = MASKED_MR_SHARE if _is_masked(image) else MR_SHARE
-    per_slice = np.percentile(sample, 99, axis=(1, 2))
+    per_slice = np.percentile(sample, 99, axis=(1, 2)).astype(np.float64)
     return cast(NDArray[np.float64], share * np.clip(per_slice, whole / 3, whole))
 
 
@@ -243,6 +246,9 @@ def _cut_slabs(mask: Mask, pixel_mm: float) -> Mask:
     thin = (mask > 0) & (reach > CORNER_REACH * radius)
     if not (thin & (reach >= CORNER_REACH * radius + MIN_SLAB_REACH_MM / pixel_mm)).any():
         return mask
+    # A piece with no thick part of its own hangs on nothing: whether it is a limb is asked later.
+    _, whole = cv2.connectedComponents(mask, connectivity=8)
+    thin &= np.isin(whole, np.unique(whole[core > 0]))
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(thin.astype(np.uint8), connectivity=8)
     cut = np.zeros(count, dtype=np.bool_)
     for i in range(1, count):
@@ -255,43 +261,48 @@ def _cut_slabs(mask: Mask, pixel_mm: float) -> Mask:
     if not cut.any():
         return mask
     slabs = cut[pieces]
-    between = _between_ends(slabs, pixel_mm)
+    between = _between_ends(slabs, mask > 0, pixel_mm)
     result = mask.copy()
-    result[slabs] = 0
-    result[between] = 0
-    # The stumps that the corner rule left go with them.
-    stumps = _morph(result, cv2.MORPH_OPEN, _disk(MIN_HALF_THICKNESS_MM / pixel_mm)) if between.any() else result
-    return stumps
+    result[slabs | between] = 0
+    # The stumps that the corner rule left beside the ends go with them.
+    return _morph(result, cv2.MORPH_OPEN, _disk(MIN_HALF_THICKNESS_MM / pixel_mm)) if between.any() else result
 
 
-def _between_ends(slabs: NDArray[np.bool_], pixel_mm: float) -> NDArray[np.bool_]:
+def _between_ends(slabs: NDArray[np.bool_], body: NDArray[np.bool_], pixel_mm: float) -> NDArray[np.bool_]:
     """Find what joins the two free ends of a board that a leg lies on.
 
     The leg hides the board's upper face where it rests on it. If both ends stick out, a parabola through their
     faces, column by column, tells where the faces run between them.
     """
-    joined = np.zeros_like(slabs)
+    nothing = np.zeros_like(slabs)
     columns = np.flatnonzero(slabs.any(axis=0))
-    gap = int(np.diff(columns).max(initial=0))
-    if gap < 2:
-        return joined
+    gaps = np.diff(columns)
+    if gaps.max(initial=0) < 2:
+        return nothing
     top = slabs.argmax(axis=0)[columns]
     bottom = slabs.shape[0] - 1 - slabs[::-1].argmax(axis=0)[columns]
     # The ends of the wings are round or torn: the faces are taken where the board has its full thickness.
-    thickness = bottom - top
+    thickness = bottom - top + 1
     whole = thickness >= 0.8 * np.median(thickness)
     if np.median(thickness) * pixel_mm > 2.2 * SLAB_HALF_THICKNESS_MM or np.count_nonzero(whole) < 8:
-        return joined
+        return nothing
     every = np.arange(int(columns[0]), int(columns[-1]) + 1)
-    faces = []
-    for face in (top, bottom):
-        fit = np.polynomial.Polynomial.fit(columns[whole], face[whole], 2)
-        if float(np.abs(fit(columns[whole]) - face[whole]).mean()) * pixel_mm > MAX_SLAB_BEND_MM:
-            return joined
-        faces.append(fit(every))
+    upper, lower = (np.polynomial.Polynomial.fit(columns[whole], face[whole], 2) for face in (top, bottom))
+    bend = max(float(np.abs(fit(columns) - face)[whole].mean()) for fit, face in ((upper, top), (lower, bottom)))
     y = np.arange(slabs.shape[0])[:, None]
-    joined[:, every] = (y >= faces[0] - 0.5) & (y <= faces[1] + 1.5)
-    return joined
+    board = (y >= upper(every) - 0.5) & (y <= lower(every) + 1.5)
+    # A board lies on the outside: body on one side of it, air on the other; and it is small beside the body.
+    hidden = body[:, every] & ~slabs[:, every]
+    above, below = (
+        np.count_nonzero(hidden & (y < upper(every) - 0.5)),
+        np.count_nonzero(hidden & (y > lower(every) + 1.5)),
+    )
+    is_outside = min(above, below) <= MAX_BEYOND_SLAB * max(above, below)
+    is_small = np.count_nonzero(hidden & board) <= MAX_SLAB_SHARE * np.count_nonzero(body)
+    if bend * pixel_mm > MAX_SLAB_BEND_MM or not is_outside or not is_small:
+        return nothing
+    nothing[:, every] = board
+    return nothing
 
 
 def _limbs(mask: Mask, inner: tuple[slice, slice], pixel_mm: float) -> Mask:

@@ -34,6 +34,7 @@ MIDDLE_SHARE = 0.6
 MIN_LENGTH_MM = 60.0
 MIN_SLICES = 5
 MAX_ANGLE_DEG = 35.0
+MAX_RESIDUAL_MM = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,6 +257,7 @@ def femur_axis(
     off = (middle - point) - np.outer((middle - point) @ direction, direction)
     length = float(np.linalg.norm(centres[-1] - centres[0]))
     angle = float(np.degrees(np.arccos(np.clip(direction[2], -1, 1))))
+    residual = float(np.sqrt((off**2).sum(axis=1).mean()))
     doubt = ""
     if len(slices) < min_slices or length < min_length_mm:
         doubt = (
@@ -264,13 +266,15 @@ def femur_axis(
         )
     elif angle > max_angle_deg:
         doubt = f"the femur stands {angle:.0f} degrees off the scanner's axis, more than {max_angle_deg:g}"
+    elif residual > MAX_RESIDUAL_MM:
+        doubt = f"the centres of the bone lie {residual:.0f} mm off a straight line: the mask holds more than the femur"
     return FemurAxis(
         point_mm=cast(NDArray[np.float64], point),
         direction=cast(NDArray[np.float64], direction),
         n_slices=len(slices),
         length_mm=length,
         angle_deg=angle,
-        residual_mm=float(np.sqrt((off**2).sum(axis=1).mean())),
+        residual_mm=residual,
         doubt=doubt,
     )
 
