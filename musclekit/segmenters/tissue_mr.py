@@ -62,7 +62,7 @@ STEP_MM = 6
 #: Price of a step of 1 mm, in mm2 of tissue on the wrong side.
 STEP_PRICE = 3.0
 #: Share of fat that speaks neither for the inside nor the outside of the fascia.
-NEUTRAL_SHARE = 0.85
+NEUTRAL_SHARE = 0.8
 
 #: Cross-section of the marrow (fat bright) or of the whole bone (fat dark), from the shaft to the condyles.
 BONE_MM2 = (40.0, 5000.0)
@@ -80,7 +80,7 @@ SMOOTH_MM = 1.0
 
 #: Surroundings that hold more fat than this have turned to fat; and the scale that mottling is judged on.
 ILL_SHARE = 0.5
-ILL_SCALE_MM = 12.0
+ILL_SCALE_MM = 20.0
 MOTTLE_SCALE_MM = 3.0
 
 #: Muscle in smaller pieces is a vessel or a nerve.
