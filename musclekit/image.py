@@ -313,7 +313,7 @@ class LabelMap(_Immutable):
         If an id stands outside the label set.
     """
 
-    voxels: NDArray[np.unsignedinteger[Any]]
+    voxels: NDArray[Any]
     grid: Grid
     label_set: LabelSet
 
