@@ -87,9 +87,8 @@ def under_the_skin(body: Mask, muscle: Mask, pixel: float) -> Mask:
     return body & (closed == 0) & (depth > 3.5)
 
 
-def measured(image: Image, muscle: Mask, fat: Mask | None, step: int = 1) -> NDArray[np.float64]:
+def measured(image: Image, muscle: Mask, body: Mask, fat: Mask | None = None, step: int = 1) -> NDArray[np.float64]:
     """One row a slice: Dice, overlap, separation, contrast to noise, grain."""
-    body = body_mask(image)
     pixel = image.grid.spacing[2]
     rows = []
     for k in range(step // 2, len(muscle), step):
@@ -126,12 +125,12 @@ def real_rows(folder: Path) -> Iterator[str]:
         labels = read_labels(folder / f"huashan/Thigh_{patient}_dseg.nii.gz", label_set("huashan-11"))
         for contrast in (Contrast.FAT, Contrast.WATER):
             image = read(folder / f"huashan/Thigh_{patient}_{contrast}.nii.gz", contrast=contrast)
-            yield line(f"Huashan {patient}, {contrast}", measured(image, labels.mask(), None))
+            yield line(f"Huashan {patient}, {contrast}", measured(image, labels.mask(), body_mask(image)))
     qmritools = label_set("qmritools").sided()
     labels = read_labels(folder / "qmritools/thigh_dseg.nii.gz", qmritools)
     muscle = labels.mapped(label_mapping(qmritools, label_set("muscle"))).mask()
     image = read(folder / "qmritools/thigh_image.nii.gz", contrast=Contrast.WATER)
-    yield line("QMRITools, fat-suppressed", measured(image, muscle, None, step=3))
+    yield line("QMRITools, fat-suppressed", measured(image, muscle, body_mask(image), step=3))
 
 
 def sarcoma_rows(folder: Path) -> Iterator[str]:
@@ -177,7 +176,13 @@ def phantom_rows(subjects: int) -> Iterator[str]:
         people = [make_thigh(seed, grade=grade) for seed in range(subjects)]
         for contrast in (Contrast.T1W, Contrast.FAT, Contrast.WATER):
             rows = [
-                measured(render(p, contrast), p.anatomy.is_muscle, p.tissue.mask("subcutaneous fat"), step=4)
+                measured(
+                    render(p, contrast),
+                    p.anatomy.is_muscle,
+                    p.anatomy.structure > 0,
+                    p.tissue.mask("subcutaneous fat"),
+                    step=4,
+                )
                 for p in people
             ]
             yield line(f"phantom {grade}, {contrast}", np.concatenate(rows))

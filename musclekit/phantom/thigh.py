@@ -117,7 +117,7 @@ class Phantom:
 
     @property
     def fat_fraction(self) -> NDArray[np.float32]:
-        """Fat protons over all protons of each voxel, 0 to 1: what an ideal Dixon scan shows."""
+        """Fat over fat and water in each voxel, 0 to 1: what an ideal Dixon scan shows, partial volume included."""
         return proton_fat_fraction(self.anatomy, self.muscle_fat)
 
     def reference(self, name: str = "thigh-full-sided") -> LabelMap:
