@@ -175,7 +175,7 @@ def posteriors(mixture: Mixture, values: ArrayLike) -> NDArray[np.float64]:
         s.reshape(-1), np.array(mixture.weights), np.array(mixture.means), np.array(mixture.variances)
     )
     responsibilities, _ = _normalised(log_joint)
-    return responsibilities.reshape(-1, *s.shape)
+    return responsibilities.reshape(len(mixture.weights), *s.shape)
 
 
 def smooth_inside(

@@ -230,7 +230,9 @@ def test_planes_without_body_stay_empty() -> None:
     with_gap = image.with_voxels(voxels)
     found = MixtureSegmenter(per="slice").mixtures(with_gap)
     assert [mixture is None for mixture in found] == [True, False, False]
-    assert not MixtureSegmenter(per="slice").segment(with_gap).voxels[0].any()
+    for per in ("slice", "volume"):
+        assert not MixtureSegmenter(per=per).segment(with_gap).voxels[0].any()  # type: ignore[arg-type]
+    assert posteriors(Mixture((0.5, 0.5), (0.0, 1.0), (1.0, 1.0), 1, True), []).shape == (2, 0)
 
 
 def test_it_is_a_segmenter_that_can_be_cloned() -> None:
