@@ -190,10 +190,10 @@ def single_shafts(bone: Mask, dense: Mask, legs: Sequence[Leg], pixel: float) ->
 
 
 def is_shaft(dense: Mask, pixel: float) -> bool:
-    """One round tube of cortex, 100 to 1300 mm2 with its marrow, and nothing else of 30 mm2."""
+    """One round tube of cortex, 100 to 1300 mm2 with its marrow, and nothing else dense of 5 mm2 (another bone)."""
     plane = ndimage.binary_fill_holes(dense).astype(np.uint8)
     _, _, stats, _ = cv2.connectedComponentsWithStats(plane, connectivity=8)
-    large = stats[1:][stats[1:, cv2.CC_STAT_AREA] * pixel**2 >= 30]
+    large = stats[1:][stats[1:, cv2.CC_STAT_AREA] * pixel**2 >= 5]
     if len(large) != 1:
         return False
     width, height, area = (int(large[0, k]) for k in (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT, cv2.CC_STAT_AREA))
