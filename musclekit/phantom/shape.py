@@ -5,7 +5,7 @@ the level t runs from 0 just above the knee to 1 near the groin. Outlines are Fo
 centre and the femur is an ellipse, so that their areas have closed forms. Muscles are ellipses that compete for the
 room inside the fascia; the small table of their relative positions and second moments, ``landmarks.csv``, holds medians
 over both thighs of the 35 label maps of Huashan Neuromuscular Group, "Multimodal multiethnic thigh muscle MRI"
-(Apache-2.0).
+(Apache-2.0); ``benchmarks/phantom_landmarks.py`` remakes it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ LEVELS = np.linspace(0.0, 1.0, 11)
 #: Length of a thigh from level 0 to level 1: mean of the label maps, in mm.
 LENGTH_MM = 240.0
 
-#: Median radius of the compartment at each level, in mm (convex hull of the muscles, as a circle of equal area).
+#: Radius of the compartment at each level, in mm: of a circle with the area of the muscles' convex hull; medians of the
+#: label maps, about 1 mm added for the fascia, and continued smoothly above level 0.8, where few maps reach.
 COMPARTMENT_RADIUS_MM = np.array([52.0, 53.0, 55.0, 57.0, 59.0, 60.5, 61.5, 62.0, 62.5, 63.0, 63.0])
 
 #: Fourier coefficients of that outline, cosine and sine of orders 2 to 5, relative to the mean radius.
