@@ -136,7 +136,7 @@ def mr_thresholds(image: Image) -> NDArray[np.float64]:
     whole = float(np.percentile(sample, 99))
     share = MASKED_MR_SHARE if _is_masked(image) else MR_SHARE
     per_slice = np.percentile(sample, 99, axis=(1, 2)).astype(np.float64)
-    return cast(NDArray[np.float64], share * np.clip(per_slice, whole / 3, whole))
+    return share * np.clip(per_slice, whole / 3, whole)
 
 
 def _is_masked(image: Image) -> bool:
@@ -247,8 +247,11 @@ def _cut_slabs(mask: Mask, pixel_mm: float) -> Mask:
     if not (thin & (reach >= CORNER_REACH * radius + MIN_SLAB_REACH_MM / pixel_mm)).any():
         return mask
     # A piece with no thick part of its own hangs on nothing: whether it is a limb is asked later.
-    _, whole = cv2.connectedComponents(mask, connectivity=8)
-    thin &= np.isin(whole, np.unique(whole[core > 0]))
+    count, whole = cv2.connectedComponents(mask, connectivity=8)
+    hangs = np.bincount(whole[core > 0], minlength=count) > 0
+    thin &= hangs[whole]
+    if not thin.any():
+        return mask
     count, pieces, stats, _ = cv2.connectedComponentsWithStats(thin.astype(np.uint8), connectivity=8)
     cut = np.zeros(count, dtype=np.bool_)
     for i in range(1, count):

@@ -44,6 +44,17 @@ SAME_SIDE_SHARE = 0.9
 BONE_COST = 4.0
 #: The cut stays this close to the midline.
 CUT_REACH_MM = 45.0
+#: Cost of a pixel that far from the midline; flesh costs 1. The midline of a pair is known better.
+MIDLINE_PULL = 0.2
+PAIR_PULL = 1.0
+#: Skin between thighs differs by this from what lies this far beside it: HU, or share of the bright end of MR.
+SKIN_HU = 60.0
+SKIN_SHARE = 0.25
+SKIN_REACH_MM = 6.0
+#: A line of skin at the border is this long, costs at most this share of its length, and is seen in as many slices.
+MIN_SKIN_MM = 60.0
+MAX_SKIN_COST = 0.35
+MIN_SKIN_SLICES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +196,10 @@ def _split(
             middle = _middle_of_shafts(voxels[z], body[z], pixel_mm)
         if middle is not None:
             middles[z] = middle
+    if np.isfinite(middles).sum() < MIN_SKIN_SLICES:
+        at_border = _middles_at_border(voxels[slices], body[slices], pixel_mm, is_ct)
+        if np.isfinite(at_border).any():
+            middles[slices] = at_border
     seen = np.flatnonzero(np.isfinite(middles))
     if not len(seen):
         return [_largest_pieces(body)]
@@ -197,14 +212,16 @@ def _split(
         # Slices with a small second part say nothing of the midline of a pair.
         seen = seen[is_pair]
     track = np.interp(slices, seen, middles[seen])
-    below, dear = _cut(voxels[slices], body[slices], track, pixel_mm, is_ct)
+    cut = _cut(voxels[slices], body[slices], track, pixel_mm, is_ct, pull=PAIR_PULL if two else MIDLINE_PULL)
+    below = cut.below
     if two:
         low, high = np.zeros_like(body), np.zeros_like(body)
         low[slices] = body[slices] & below
         high[slices] = body[slices] & ~below
         return [_largest_pieces(low), _largest_pieces(high)]
     # Part of another leg is cut off where the cut is clear, from the slices that showed it outwards.
-    chosen = _reached(np.isin(slices, seen), dear <= MAX_CUT_MM)
+    is_clear = (cut.flesh_mm <= MAX_CUT_MM) | (cut.flesh_mm <= MAX_SKIN_COST * cut.length_mm)
+    chosen = _reached(np.isin(slices, seen), is_clear)
     at = slices[chosen]
     low, high = body[at] & below[chosen], body[at] & ~below[chosen]
     main = body.copy()
@@ -295,10 +312,25 @@ def _middle_of_shafts(values: NDArray[np.float32], body: NDArray[np.bool_], pixe
     return float(x0 + x1) / 2
 
 
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """Where columns lie below a cut, shape (Z, Y, X), and for each slice what it costs and its length in the body."""
+
+    below: NDArray[np.bool_]
+    flesh_mm: NDArray[np.float64]
+    length_mm: NDArray[np.float64]
+
+
 def _cut(
-    voxels: NDArray[np.float32], body: NDArray[np.bool_], middle: NDArray[np.float64], pixel_mm: float, is_ct: bool
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Cut every slice from front to back; where columns lie below the cut, and how much flesh it crosses, in mm.
+    voxels: NDArray[np.float32],
+    body: NDArray[np.bool_],
+    middle: NDArray[np.float64],
+    pixel_mm: float,
+    is_ct: bool,
+    *,
+    pull: float,
+) -> _Cut:
+    """Cut every slice from front to back.
 
     The cut is the path of least cost from the first row to the last, all slices at once, by dynamic programming.
     Skin between the thighs counts for a fifth of its length.
@@ -309,7 +341,7 @@ def _cut(
     last = int(min(columns, np.ceil(middle.max() + reach) + 1))
     x = np.arange(first, last)
     away = np.abs(x - middle[:, None]) / reach
-    far = np.where(away > 1, 100.0, 0.2 * away**2).astype(np.float32)
+    far = np.where(away > 1, 100.0, pull * away**2).astype(np.float32)
     flesh = np.empty((rows, planes, last - first), dtype=np.float32)
     for z in range(planes):
         values = voxels[z, :, first:last]
@@ -330,18 +362,48 @@ def _cut(
     every = np.arange(planes)
     for y in range(rows - 1, 0, -1):
         path[:, y - 1] = path[:, y] + back[y, every, path[:, y]]
-    crossed = flesh[np.arange(rows), every[:, None], path].sum(axis=1, dtype=np.float64) * pixel_mm
+    at = (np.arange(rows), every[:, None], path)
     below: NDArray[np.bool_] = np.arange(columns) < (path + first)[..., None]
-    return below, crossed
+    return _Cut(
+        below,
+        flesh_mm=flesh[at].sum(axis=1, dtype=np.float64) * pixel_mm,
+        length_mm=np.count_nonzero(flesh[at], axis=1) * pixel_mm,
+    )
 
 
 def _skin(values: NDArray[np.float32], pixel_mm: float, is_ct: bool) -> NDArray[np.float32]:
-    """How much a slice looks like two skins pressed together, 0 to 1: a bright line in CT, a dark one in MR."""
-    width = 2 * round(6 / pixel_mm) + 1
+    """How much a slice looks like two skins pressed together, 0 to 1: a bright line in CT, a dark one in MR.
+
+    A line differs from what lies on either side of it; the edge of a muscle differs from one.
+    """
     # Skin runs from front to back: averaging along the column takes the noise out and leaves the line.
     smooth = cv2.blur(values, (1, 2 * round(3 / pixel_mm) + 1))
-    line = smooth - cv2.blur(smooth, (width, 1))
-    if not is_ct:
-        line = -line
-    scale = 60.0 if is_ct else max(1e-6, 0.25 * float(np.percentile(values, 95)))
+    beside = cv2.blur(smooth, (2 * round(2 / pixel_mm) + 1, 1))
+    columns = np.arange(values.shape[1])
+    step = max(2, round(SKIN_REACH_MM / pixel_mm))
+    left = beside[:, np.maximum(columns - step, 0)]
+    right = beside[:, np.minimum(columns + step, len(columns) - 1)]
+    line = smooth - np.maximum(left, right) if is_ct else np.minimum(left, right) - smooth
+    scale = SKIN_HU if is_ct else max(1e-6, SKIN_SHARE * float(np.percentile(values, 95)))
     return cast(NDArray[np.float32], np.clip(line / scale, 0, 1))
+
+
+def _middles_at_border(
+    voxels: NDArray[np.float32], body: NDArray[np.bool_], pixel_mm: float, is_ct: bool
+) -> NDArray[np.float64]:
+    """Column of the skin that parts the leg from a piece of another at the border of the image; NaN where none is.
+
+    The outline shows nothing of a contact as high as the image; the line of skin from front to back does.
+    """
+    planes, _, columns = body.shape
+    reach = min(CUT_REACH_MM / pixel_mm, columns / 4)
+    middles = np.full(planes, np.nan)
+    most = MIN_SKIN_SLICES - 1
+    for start in (reach, columns - 1 - reach):
+        cut = _cut(voxels, body, np.full(planes, start), pixel_mm, is_ct, pull=0.0)
+        found = (cut.length_mm >= MIN_SKIN_MM) & (cut.flesh_mm <= MAX_SKIN_COST * cut.length_mm)
+        if found.sum() > most:
+            most = int(found.sum())
+            path = cut.below.sum(axis=2)
+            middles = np.where(found, path.mean(axis=1), np.nan)
+    return middles
