@@ -74,10 +74,10 @@ SKIN_AND_FASCIA_MM = 3.0
 BALL_MM, WIDE_BALL_MM = 3.5, 16.0
 
 #: Share of muscle inside the wide disk's border at which a leg counts as mostly fat, and as lean.
-LEAN_SHARES = (0.65, 0.82)
+LEAN_SHARES = (0.68, 0.85)
 
 #: In infiltrated muscle, where the two mix in every voxel, what is this much darker still counts as muscle.
-INFILTRATED_STEP_HU = 40.0
+INFILTRATED_STEP_HU = 45.0
 
 #: Gas in less than this is noise.
 LEAST_GAS_MM2 = 20.0
