@@ -37,10 +37,9 @@ Spacing = tuple[float, float, float]
 #: Fat lies below, muscle above: the upper end of the field's window of fat, half way between the two tissues.
 FAT_HU = -30.0
 
-#: Bone holds voxels above the first; its rim and its spongy part are followed down to the second.
+#: Bone holds voxels above the first; its spongy part, free of noise by a median, is followed down to the second.
 BONE_HU = 300.0
-BONE_EDGE_HU = 250.0
-SPONGY_HU = 220.0
+SPONGY_HU = 210.0
 
 #: Denser than any bone: an implant.
 METAL_HU = 2200.0
@@ -108,7 +107,7 @@ def ct_tissues(
     fat_hu : float
         Fat lies below, muscle above.
     bone_hu : float
-        Bone holds voxels above; `BONE_EDGE_HU` is scaled with it.
+        Bone holds voxels above; `SPONGY_HU` is scaled with it.
     metal_hu : float
         Voxels above are an implant and stay without a label.
     ball_mm : float
@@ -190,14 +189,13 @@ def bone_mask(
         Dense voxels and what they enclose in their plane. Evenly dense pieces (contrast medium) and small ones
         (calcifications) are left out.
     """
-    edge_hu = bone_hu * BONE_EDGE_HU / BONE_HU
-    dense = (hu > edge_hu) | (smoothed(hu, 5) > bone_hu * SPONGY_HU / BONE_HU)
+    dense = (hu > bone_hu) | (smoothed(hu, 5) > bone_hu * SPONGY_HU / BONE_HU)
     dense &= (hu < metal_hu) & body
     found: Mask = np.zeros_like(body)
     if not dense.any():
         return found
     pieces, _ = ndimage.label(dense, np.ones((3, 3, 3), dtype=bool))
-    dense = _is_bone(pieces, hu, spacing, edge_hu, bone_hu)[pieces]
+    dense = _is_bone(pieces, hu, spacing, bone_hu)[pieces]
     pixel = spacing[1]
     for z in np.flatnonzero(dense.any(axis=(1, 2))):
         plane = _filled(dense[z], pixel) & body[z] & (hu[z] < metal_hu)
@@ -206,7 +204,7 @@ def bone_mask(
     return found
 
 
-def _is_bone(pieces: NDArray[np.integer[Any]], hu: Voxels, spacing: Spacing, edge_hu: float, bone_hu: float) -> Mask:
+def _is_bone(pieces: NDArray[np.integer[Any]], hu: Voxels, spacing: Spacing, bone_hu: float) -> Mask:
     """Whether each piece (by its number, 0 the background) is bone."""
     where = np.flatnonzero(pieces)
     numbers, values = pieces.ravel()[where], hu.ravel()[where]
@@ -222,7 +220,7 @@ def _is_bone(pieces: NDArray[np.integer[Any]], hu: Voxels, spacing: Spacing, edg
     for i in np.flatnonzero(large):
         piece = values[ends[i] : ends[i + 1]]
         if piece.max() > bone_hu:
-            middle, high = np.percentile(piece[piece > edge_hu], [50, 90])
+            middle, high = np.percentile(piece[piece > bone_hu], [50, 90])
             bone[i] = high > CORTEX_HU or high - middle > EVENNESS * middle
     return bone
 
