@@ -146,7 +146,7 @@ def default_scanner(contrast: Contrast) -> Scanner:
     """Return the scanner that a contrast is acquired on when none is given."""
     if contrast is Contrast.CT:
         return Scanner(noise=17.0, noise_grain_mm=0.6, streaks=8.0)
-    return Scanner(noise=10.0, bias=0.10, shading=0.15)
+    return Scanner(noise=10.0, bias=0.08, shading=0.12)
 
 
 def signal(anatomy: Anatomy, fat: NDArray[np.float32], appearance: Appearance) -> NDArray[np.float32]:

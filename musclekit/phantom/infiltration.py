@@ -27,7 +27,7 @@ FAT_SHARE: dict[Grade, tuple[float, float]] = {
     "healthy": (0.01, 0.04),
     "minor": (0.07, 0.13),
     "moderate": (0.20, 0.32),
-    "severe": (0.54, 0.72),
+    "severe": (0.56, 0.74),
 }
 
 #: How readily each muscle is infiltrated, relative to the thigh as a whole: sartorius and gracilis are spared longest,

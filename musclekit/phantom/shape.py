@@ -92,8 +92,10 @@ VESSELS: tuple[tuple[dict[str, float], tuple[float, float], float], ...] = (
 #: Radius of the great saphenous vein.
 SAPHENOUS_MM = 1.7
 
-#: Mean thickness of the subcutaneous fat at mid-thigh, in mm, and its relative change from level 0 to level 1.
+#: Mean thickness of the subcutaneous fat at mid-thigh with its skin, in mm, what there is at least between skin and
+#: fascia, and the relative change of the mean from level 0 to level 1.
 FAT_MM = 11.0
+LEAST_FAT_MM = 0.8
 FAT_PROFILE = np.linspace(0.75, 1.30, len(LEVELS))
 
 #: Above this level the label maps leave out muscles (adductor longus and brevis, pectineus, the gluteals); their
@@ -309,7 +311,7 @@ def draw_leg(rng: np.random.Generator, grade: Grade = "healthy", *, fat_mm: floa
     grade : {"healthy", "minor", "moderate", "severe"}
         Degree of muscle wasting: it narrows the muscles and widens the clefts between them.
     fat_mm : float, optional
-        Mean thickness of subcutaneous fat at mid-thigh; drawn when not given.
+        Mean thickness of subcutaneous fat and skin at mid-thigh; drawn when not given.
 
     Returns
     -------
@@ -387,6 +389,11 @@ def draw_leg(rng: np.random.Generator, grade: Grade = "healthy", *, fat_mm: floa
 
     angle = np.deg2rad(rng.normal(0, 7))
     _turn(outline, fat, muscles, femur, vessels, angle)
+    warp = _waves(rng)
+    skin = float(np.clip(rng.normal(1.8, 0.2), 1.3, 2.4))
+    # However lopsided, a little fat lies under the skin everywhere.
+    thinnest = star_radius(fat, np.linspace(0, 2 * np.pi, 181)).min(axis=1)
+    fat[:, 0] += np.maximum(skin + LEAST_FAT_MM - thinnest, 0)
     return LegShape(
         length=float(length),
         outline=outline,
@@ -396,12 +403,12 @@ def draw_leg(rng: np.random.Generator, grade: Grade = "healthy", *, fat_mm: floa
         muscles=muscles,
         muscle_of_part=muscle_of_part,
         vessels=vessels,
-        warp=_waves(rng),
+        warp=warp,
         grow=GROW_MM[grade],
         cleft=CLEFT_MM[grade],
         septum=SEPTUM_MM[grade],
         fascia=0.9,
-        skin=float(np.clip(rng.normal(1.8, 0.2), 1.3, 2.4)),
+        skin=skin,
     )
 
 

@@ -211,7 +211,7 @@ def make_thigh(
     thickness_mm : float, optional
         Height of the slab that a slice averages over; the slice spacing when not given.
     fat_mm : float, optional
-        Mean thickness of the subcutaneous fat at mid-thigh; drawn when not given.
+        Mean thickness of subcutaneous fat and skin at mid-thigh; drawn when not given.
     gap_mm : float, optional
         Room between the legs where they are nearest, between levels 0.06 and 0.86; drawn between 1 and 25 mm when not
         given. 0 makes them touch, a negative value presses them flat against each other.
