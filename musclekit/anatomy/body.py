@@ -47,6 +47,8 @@ MASKED_ZERO_SHARE = 0.95
 #: MR: gaps narrower than twice this are bridged; more where the mask took dark fat with it and muscles stand apart.
 CLOSING_MM = 4.0
 MASKED_CLOSING_MM = 10.0
+#: MR: pieces smaller than this are noise.
+MIN_SPECK_MM2 = 12.0
 #: MR: ghosts, skin markers and cables thinner than twice this go.
 MR_OPENING_MM = 5.0
 #: MR: bone cut by the border of the image leaves a notch at most this wide and large, and this convex.
@@ -105,9 +107,7 @@ def body_mask(image: Image) -> NDArray[np.bool_]:
     outline = np.zeros(image.grid.shape, dtype=np.uint8)
     filled = np.zeros(image.grid.shape, dtype=np.uint8)
     for z, threshold in enumerate(thresholds):
-        # The median takes single bright voxels out of the noise of MR air; CT air is far enough from the body.
-        values = image.voxels[z] if is_ct else cv2.medianBlur(image.voxels[z], 3)
-        raw = (values > threshold).view(np.uint8)
+        raw = (image.voxels[z] > threshold).view(np.uint8)
         if raw.any():
             outline[z], filled[z] = _clean_slice(raw, pixel_mm, closing_mm)
     if image.grid.spacing[0] <= MAX_GAP_SPACING_MM:
@@ -173,7 +173,9 @@ def _clean_slice(raw: Mask, pixel_mm: float, closing_mm: float) -> tuple[Mask, M
     inside = (slice(y, y + height), slice(x, x + width))
     # Only sides that lie on the border of the image are repeated; elsewhere there is air.
     at = (y == 0, y + height == raw.shape[0], x == 0, x + width == raw.shape[1])
-    mask = _pad(_morph(raw, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))[inside], pad, at)
+    # In MR an opening would tear the thin rim of bright fat that alone holds a fat image's dark muscle.
+    clean = _without_specks(raw, pixel_mm) if closing_mm > 0 else _morph(raw, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    mask = _pad(clean[inside], pad, at)
     inner = (slice(pad, pad + height), slice(pad, pad + width))
     if closing_mm > 0:
         mask = _morph(mask, cv2.MORPH_CLOSE, _disk(closing_mm / pixel_mm))
@@ -185,6 +187,14 @@ def _clean_slice(raw: Mask, pixel_mm: float, closing_mm: float) -> tuple[Mask, M
     outlines[0][inside] = (filled & mask)[inner]
     outlines[1][inside] = filled[inner]
     return outlines[0], outlines[1]
+
+
+def _without_specks(mask: Mask, pixel_mm: float) -> Mask:
+    """Drop the bright specks of noisy air."""
+    _, pieces, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    is_large: NDArray[np.bool_] = stats[:, cv2.CC_STAT_AREA] * pixel_mm**2 >= MIN_SPECK_MM2
+    is_large[0] = False
+    return cast(Mask, is_large[pieces].astype(np.uint8))
 
 
 def _bounding_box(mask: Mask) -> tuple[int, int, int, int]:

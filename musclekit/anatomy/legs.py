@@ -83,9 +83,10 @@ class Leg:
 def split_legs(image: Image, body: NDArray[np.bool_]) -> tuple[Leg, ...]:
     """Take the body apart into legs.
 
-    Slices in which the body has two lobes side by side, or two femoral shafts (CT), say where the midline runs; it is
-    interpolated between them. Each slice is then cut along the path from front to back, near the midline, that
-    crosses the least body, and there rather the skin between the thighs than what lies beside it.
+    Slices in which the body has two lobes side by side, or two femoral shafts (CT), or a line of skin from front to
+    back near a border of the image, say where the midline runs; it is interpolated between them. Each slice is then
+    cut along the path from front to back, near the midline, that crosses the least body, and there rather the skin
+    between the thighs than what lies beside it.
 
     Parameters
     ----------

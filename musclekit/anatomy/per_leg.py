@@ -138,21 +138,17 @@ def per_leg(
     legs = split_legs(image, body_mask(image))
     if len(legs) == 1 and side is not None:
         legs = (Leg(side, legs[0].mask),)
-    result: LabelMap | None = None
+    answers = []
     for leg in legs:
         frame = leg_frame(leg, image.grid, margin_px=margin_px, size=size, mirror_to=mirror_to)
-        labels = frame.restore_labels(function(leg_image(image, leg, frame)))
-        own = np.where(leg.mask, labels.voxels, 0)
-        if result is None:
-            result = labels.with_voxels(own)
-        elif labels.label_set != result.label_set:
-            raise LabelError(
-                f"one leg is labelled as '{result.label_set.name}', the other as '{labels.label_set.name}'"
-            )
-        else:
-            result = result.with_voxels(result.voxels + own)
-    assert result is not None  # split_legs returns at least one
-    return result
+        answers.append(frame.restore_labels(function(leg_image(image, leg, frame))))
+    names = list(dict.fromkeys(labels.label_set.name for labels in answers))
+    if len(names) > 1:
+        raise LabelError(f"one leg is labelled as '{names[0]}', the other as '{names[1]}'")
+    voxels = np.zeros(image.grid.shape, dtype=np.uint16)
+    for leg, labels in zip(legs, answers, strict=True):
+        voxels[leg.mask] = labels.voxels[leg.mask]
+    return answers[0].with_voxels(voxels)
 
 
 def label_sides(labels: LabelMap, legs: Sequence[Leg]) -> LabelMap:

@@ -157,6 +157,15 @@ def test_mr_body_holds_fat_muscle_and_bone(contrast: Contrast, shading: float) -
         assert dice(plane, truth) > 0.98
 
 
+def test_thin_rim_of_fat_holds_the_dark_muscle_of_a_fat_image() -> None:
+    rim = (LEG & ~disk(90, 90, 63)) | (OTHER & ~disk(90, 235, 58))
+    marrow = disk(90, 90, 9) | disk(90, 235, 9)
+    rng = np.random.default_rng(2)
+    voxels = 1000 * np.hypot(np.where(rim | marrow, 1.0, 0.03) + rng.normal(0, 0.02, (3, *SHAPE)), 0.02)
+    body = body_mask(Image(voxels, Grid.from_spacing(voxels.shape, (5, 1, 1)), Contrast.FAT))
+    assert dice(body[1], LEG | OTHER) > 0.98
+
+
 def test_mr_whose_air_was_set_to_zero_keeps_its_dark_parts() -> None:
     image, truth = mr(Contrast.MR, shading=0.45, noise=0.005)
     masked = image.with_voxels(np.where(truth, image.voxels, 0))

@@ -125,6 +125,27 @@ def test_a_part_of_the_other_leg_is_no_leg_but_tells_the_side(touching: bool) ->
     assert flipped.side == "right"
 
 
+@pytest.mark.parametrize("contrast", [Contrast.CT, Contrast.T1W])
+def test_a_line_of_skin_parts_legs_where_the_outline_does_not(contrast: Contrast) -> None:
+    """Both legs fill the image from front to back; two millimetres of skin stand between them."""
+    columns = np.arange(200)
+    line = 165 + (6 * np.sin(np.arange(150) / 40)).astype(int)
+    plane = np.full((150, 200), FAT)
+    plane[disk(75, 80, 55, plane.shape)] = FLESH
+    plane[disk(75, 80, 13, plane.shape)] = BONE
+    plane[np.abs(columns - line[:, None]) <= 1] = SKIN
+    if contrast is Contrast.T1W:
+        plane = np.select([plane == FAT, plane == BONE, plane == SKIN], [900, 20, 250], 300.0)
+    noise = np.random.default_rng(0).normal(0, 20, (6, *plane.shape))
+    (leg,) = legs_of(image_of(list(plane + noise), contrast))
+    assert leg.side == "left"
+    assert dice(leg.mask[3], np.broadcast_to(columns < line[:, None], plane.shape)) > 0.98
+    # The muscle's edge is as long and as sharp, and no line of skin.
+    plane[:, 160:] = plane[0, 0]
+    (whole,) = legs_of(image_of(list(plane + noise), contrast))
+    assert whole.mask[3].mean() > 0.99
+
+
 def test_a_limb_cut_by_the_border_says_so() -> None:
     inside, cut = disk(90, 100, 60), disk(90, 40, 60)
     (leg,) = legs_of(image_of([np.where(mask, FLESH, AIR) for mask in (inside, cut, inside)]))
