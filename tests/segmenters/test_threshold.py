@@ -25,9 +25,14 @@ def disks(air: float, fat: float, muscle: float, bone: float, contrast: Contrast
 def test_otsu_agrees_with_scikit_image(seed: int, apart: float) -> None:
     rng = np.random.default_rng(seed)
     values = np.concatenate([rng.normal(0, 1, 900), rng.normal(apart, 1, 400)]).astype(np.float32)
-    ours, theirs = otsu_threshold(values), float(threshold_otsu(values, nbins=1024))  # type: ignore[no-untyped-call]
-    # Within an empty gap every cut is as good; the classes must be the same.
-    assert np.mean((values > ours) != (values > theirs)) < 0.003
+    theirs = float(threshold_otsu(values, nbins=1024))  # type: ignore[no-untyped-call]
+
+    def parted(cut: float) -> float:
+        high = values > cut
+        return float(high.mean() * (1 - high.mean()) * (values[high].mean() - values[~high].mean()) ** 2)
+
+    # Where the curve is flat, other bins give another cut that is as good.
+    assert parted(otsu_threshold(values)) >= 0.999 * parted(theirs)
 
 
 def test_otsu_cuts_an_empty_gap_in_the_middle_and_keeps_to_the_mask() -> None:
