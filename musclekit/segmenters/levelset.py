@@ -214,9 +214,8 @@ def bone_contour(values: Voxels, start: Mask, pixel: float, *, gradient: float, 
 class LevelSetSegmenter(BaseEstimator):
     """Muscle compartment (all inside the fascia lata but bone) and bone, by geodesic active contours, plane by plane.
 
-    Every enclosed fat counts as compartment, also the popliteal fossa's: the contour cannot enter it. A contour needs
-    fat under the skin to run through; where there is none it stays at the skin. On noisy, tumour-bearing legs the
-    method ``tissue`` is steadier.
+    All fat that muscles enclose counts as compartment, also that of the popliteal fossa: the contour cannot enter it.
+    Where muscle has turned to fat the contour runs through it; the method ``tissue`` bridges that.
 
     Parameters
     ----------
