@@ -320,7 +320,7 @@ def compartment_mask(
     rolled = rolling[parts]
     found: Mask = np.zeros_like(body)
     inner = ground.inner
-    for z in np.flatnonzero(lean.any(axis=(1, 2))):
+    for z in map(int, np.flatnonzero(lean.any(axis=(1, 2)))):
         outside = inner_distance(~rolled[z]) <= radius if rolled[z].any() else rolled[z]
         allowed = ground.allowed[z][inner]
         thick = inner_distance(lean[z]) * pixel >= (1 - infiltration) * LEAST_MUSCLE_RADIUS_MM
