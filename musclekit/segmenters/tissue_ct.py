@@ -252,7 +252,7 @@ def _filled(dense: Mask, pixel: float) -> Mask:
     # The closing also fills hollows of the outline: they are opened again from outside, as far as no wall is met.
     outside = ((closed == 0) & ~hole[parts]).view(np.uint8)
     for _ in range(int(np.ceil(gap))):
-        outside = cv2.dilate(outside, disk(1)) & (1 - wall)
+        outside = cv2.bitwise_and(cv2.dilate(outside, disk(1)), 1 - wall)
     filled = outside == 0
     return cast(Mask, filled[inner])
 
