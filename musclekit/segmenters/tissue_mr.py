@@ -45,7 +45,7 @@ FIELD_PASSES = 8
 CALM_VARIATION = 0.1
 CALM_SCALE_MM = 4.0
 
-#: Fat is bright when the ring's median exceeds the interior's lower quartile this many times. On 35 real scans the
+#: Fat is bright when the ring's median exceeds the interior's lower quartile this many times. On 34 real scans the
 #: ratio lay at 1.8 to 7.6 where fat is bright, and at 0.6 to 1.3 where it is not.
 BRIGHT_RATIO = 1.5
 

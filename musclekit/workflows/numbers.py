@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from musclekit.anatomy import Leg, body_mask, femur_axis, label_sides, obliquity_cosine, split_legs
+from musclekit.anatomy import Leg, body_mask, femur_axis, femur_mask, label_sides, obliquity_cosine, split_legs
 from musclekit.errors import MusclekitError
-from musclekit.image import Image, LabelMap
+from musclekit.image import Contrast, Image, LabelMap
 from musclekit.io import Scan, replacing
 from musclekit.labels import Side
 from musclekit.quantify import Measures, measure
@@ -19,7 +19,7 @@ from musclekit.workflows.record import write_json
 
 __all__ = ["BONE_LABELS", "scan_details", "sided_measures", "write_measures", "write_table"]
 
-#: Label set (unsided) to the labels that make up its bone, from which the femur's axis is taken.
+#: Label set (unsided) to the labels that make up its bone, from which the femur's axis is taken in MR.
 BONE_LABELS: Mapping[str, tuple[str, ...]] = {
     "tissue": ("cortical bone", "marrow"),
     "compartment": ("bone",),
@@ -27,6 +27,10 @@ BONE_LABELS: Mapping[str, tuple[str, ...]] = {
     "qmritools": ("femur",),
     "hip-thigh-22": ("femur",),
 }
+
+#: Areas are corrected up to this angle of the femur. The femur frame doubts axes beyond 35 degrees, but patients whose
+#: hips are bent over a cushion lie at 36 to 43, and they need the correction most: the cosine of 40 degrees is 0.77.
+LARGEST_ANGLE_DEG = 50.0
 
 
 def sided_measures(
@@ -57,7 +61,7 @@ def sided_measures(
     """
     notes: list[str] = []
     legs = _legs(image, side, notes)
-    cosines = _cosines(labels, legs, notes)
+    cosines = _cosines(labels, image, legs, notes)
     known = bool(legs) and all(leg.side is not None for leg in legs)
     if not labels.label_set.is_sided and known and len(legs) == 2:
         measures = measure(label_sides(labels, legs), image, fat=fat, water=water, cosine=cosines)
@@ -83,25 +87,29 @@ def _legs(image: Image, side: Side | None, notes: list[str]) -> tuple[Leg, ...]:
     return legs
 
 
-def _cosines(labels: LabelMap, legs: tuple[Leg, ...], notes: list[str]) -> dict[str, float]:
-    """Cosine between slice normal and femur axis, by side; a leg whose axis is not reliable is left out and noted."""
-    names = BONE_LABELS.get(labels.label_set.unsided().name)
-    if names is None:
-        return {}
-    bone: NDArray[np.bool_] = labels.mask(*names)
+def _cosines(labels: LabelMap, image: Image, legs: tuple[Leg, ...], notes: list[str]) -> dict[str, float]:
+    """Cosine between slice normal and femur axis, by side; a leg whose axis is doubted is left out and noted."""
     found: dict[str, float] = {}
     for leg in legs:
-        part = bone & leg.mask
-        where = f"the {leg.side} femur's axis" if leg.side else "the femur's axis"
-        if not part.any():
-            notes.append(f"{where} is not known (no bone found): areas are not corrected for obliquity")
+        bone = _femur(labels, image, leg)
+        where = f"the {leg.side} femur" if leg.side else "the femur"
+        if bone is None or not bone.any():
+            notes.append(f"{where} was not found: its areas are not corrected for obliquity")
             continue
-        axis = femur_axis(part, labels.grid)
-        if not axis.reliable:
-            notes.append(f"{where} is not reliable ({axis.n_slices} slices of bone): areas are not corrected")
-            continue
-        found[leg.side or ""] = obliquity_cosine(axis, labels.grid)
+        axis = femur_axis(bone, labels.grid, max_angle_deg=LARGEST_ANGLE_DEG)
+        if axis.reliable:
+            found[leg.side or ""] = obliquity_cosine(axis, labels.grid)
+        else:
+            notes.append(f"areas at {where} are not corrected for obliquity: {axis.doubt}")
     return found
+
+
+def _femur(labels: LabelMap, image: Image, leg: Leg) -> NDArray[np.bool_] | None:
+    """Femur of one leg: CT shows it; in MR the labels have to hold it."""
+    if image.contrast is Contrast.CT:
+        return femur_mask(image, leg.mask)
+    names = BONE_LABELS.get(labels.label_set.unsided().name)
+    return None if names is None else labels.mask(*names) & leg.mask
 
 
 def scan_details(scan: Scan) -> dict[str, str]:
