@@ -156,10 +156,11 @@ def fascia_contour(
     Notes
     -----
     After the mid-thigh CT pipeline of Makrogiannis et al. (start, diffusion, sigmoid of the gradient, weights), with
-    two changes. The speed also falls to zero where the smoothed plane is no longer fat: the gradient alone lets the
-    contour through wherever muscle reaches the skin, and then through the muscle, which has no edges. And the pull
-    to the edges is left out by default: with this speed it points into the muscle and moves the contour 2 to 3 mm
-    too far in (Dice of a fat and muscle ring 0.95 instead of 0.99).
+    two changes. The speed also falls to zero where the smoothed plane is no longer fat: by the gradient alone, with
+    either of the published sets of weights, the contour reached a Dice of 0.65 to 0.73 on a ring of fat and muscle
+    and 0.68 to 0.79 on a healthy phantom, where this one reaches 0.99 (gradients on our scale and the sign of the
+    motion inferred, which the publication leaves open). And the pull to the edges is left out by default: with this
+    speed it points into the muscle and moves the contour about 3 mm too far in (Dice of the ring 0.93 to 0.95).
     """
     # Skin and air, which the smoothing would mix into the first contour's place, give way to fat.
     soft = np.where(start | bone, hu, np.float32(FAT_AND_MUSCLE_HU[0]))

@@ -128,7 +128,7 @@ def ct_tissues(
     -----
     After the mid-thigh CT pipeline of Makrogiannis et al. (thresholds of body and tissues, median filter, marrow by
     filling, skin by erosion). Where that separates the subcutaneous fat by a geodesic active contour, a rolling disk
-    does it here (`musclekit.segmenters.levelset` has the contour): it takes a tenth of the time, bridges what muscle
+    does it here (`musclekit.segmenters.levelset` has the contour): it is several times faster, bridges what muscle
     turned to fat leaves open, and does not count the wide fat of the popliteal or ischiorectal fossa as intermuscular.
     Its price is a lipoma that reaches fat of that kind, which is not counted either. Tissues are cut at fixed HU and
     not by K-means: in a lean leg, which holds next to no intermuscular fat, the means part muscle from muscle.
