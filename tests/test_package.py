@@ -16,9 +16,14 @@ import musclekit
 ROOT = Path(__file__).parents[1]
 
 
-def run_python(code: str, **environment: str) -> str:
+def run_python(code: str, folder: Path = ROOT, **environment: str) -> str:
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**environment, "PATH": ""}, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**environment, "PATH": ""},
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -87,11 +92,13 @@ def test_a_wheel_holds_schemas_templates_and_types(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(unpacked)
     assert (unpacked / "musclekit" / "py.typed").is_file()
+    for inside in ("report/templates/report.html.jinja", "report/templates/report.css", "phantom/landmarks.csv"):
+        assert (unpacked / "musclekit" / inside).is_file(), inside
     assert not (unpacked / "data_schemas").exists()
     assert not (unpacked / "tests").exists()
     schemas = {path.name for path in (ROOT / "data_schemas").iterdir()}
     assert {path.name for path in (unpacked / "musclekit" / "data_schemas").iterdir()} == schemas
     code = "import musclekit, musclekit.labels as m; print(musclekit.__file__); print(len(m.label_set('huashan-11')))"
-    where, count = run_python(code, PYTHONPATH=str(unpacked)).splitlines()
+    where, count = run_python(code, tmp_path, PYTHONPATH=str(unpacked)).splitlines()
     assert where.startswith(str(unpacked))
     assert count == "11"
