@@ -1,1 +1,5 @@
-"""Everything that needs torch."""
+"""Everything that needs torch, and the only place that imports it."""
+
+from musclekit.neural.device import Device, devices
+
+__all__ = ["Device", "devices"]

@@ -7,7 +7,7 @@ import platform
 from typing import Any
 
 from musclekit import registry
-from musclekit.neural.device import devices
+from musclekit.neural import devices
 from musclekit.workflows.record import versions
 
 __all__ = ["collect_info"]
