@@ -127,8 +127,8 @@ def mr_tissues(
     labels = np.zeros(image.grid.shape, dtype=np.uint8)
     if not body.any():
         return labels
-    box = ndimage.find_objects(body.astype(np.uint8))[0]
     spacing = image.grid.spacing
+    box = _box_with_room(body, spacing)
     grey = image.voxels[box]
     leg = _without_gaps(legs[box], spacing)
     inside = body[box] | (leg > 0)
@@ -623,6 +623,14 @@ def _blurred(volume: Grey, sigma_mm: float, spacing: Spacing) -> Grey:
     """Gaussian low-pass of each plane."""
     sigma_y, sigma_x = sigma_mm / spacing[1], sigma_mm / spacing[2]
     return np.stack([cv2.GaussianBlur(plane, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y) for plane in volume])
+
+
+def _box_with_room(body: Mask, spacing: Spacing) -> tuple[slice, slice, slice]:
+    """Return the box of the body with air around it: only the edge of the picture may look like an edge."""
+    planes, rows, columns = ndimage.find_objects(body.astype(np.uint8))[0]
+    room = [int(np.ceil(GAP_MM / step)) + 1 for step in spacing[1:]]
+    rows, columns = (slice(max(0, at.start - n), at.stop + n) for at, n in zip((rows, columns), room, strict=True))
+    return planes, rows, columns
 
 
 def _without_gaps(legs: NDArray[np.integer], spacing: Spacing) -> NDArray[np.integer]:

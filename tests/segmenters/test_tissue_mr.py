@@ -17,6 +17,8 @@ from scipy import ndimage
 from musclekit.anatomy import body_mask, split_legs
 from musclekit.image import Contrast, Grid, Image
 from musclekit.labels import label_set
+from musclekit.phantom import make_case
+from musclekit.segmenters.tissue import TissueSegmenter
 from musclekit.segmenters.tissue_mr import (
     STEP_MM,
     STEP_PRICE,
@@ -333,3 +335,11 @@ def test_agreement_on_real_dixon_fat_images(shared_data: Path, patient: str, lea
     found = mr_tissues(image, body, legs) == IDS["muscle"]
     agreement = [dice(found[z], muscles[z]) for z in range(len(muscles)) if muscles[z].any()]
     assert np.median(agreement) >= least
+
+
+def test_nothing_outside_the_body_is_labelled() -> None:
+    case = make_case(8, legs="right", shape=(3, 160, 160), spacing=(10.0, 1.4, 1.4))
+    image = case.images[Contrast.T1W]
+    body = body_mask(image)
+    labels = TissueSegmenter().segment(image)
+    assert not (labels.mask() & ~body).any()
