@@ -22,7 +22,9 @@ def rows() -> list[Row]:
         return fit_mixture(image.voxels, mask, initial="robust", means=start)
 
     def peer() -> object:
-        model = GaussianMixture(3, means_init=np.array(start)[:, None], weights_init=np.full(3, 1 / 3), max_iter=200, tol=1e-4)
+        model = GaussianMixture(
+            3, means_init=np.array(start)[:, None], weights_init=np.full(3, 1 / 3), max_iter=200, tol=1e-4
+        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return model.fit(image.voxels[mask][:, None])
