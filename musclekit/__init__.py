@@ -23,13 +23,26 @@ _PUBLIC = {
     "LabelSet": "labels",
     "label_mapping": "labels",
     "label_set": "labels",
+    "Refined": "compose",
+    "Translated": "compose",
+    "build": "registry",
+    "describe": "registry",
+    "names": "registry",
+    "measure": "quantify",
+    "read": "io",
+    "read_labels": "io",
+    "write_labels": "io",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
+    from musclekit.compose import Refined, Translated
     from musclekit.image import Case, Contrast, Domain, Grid, Image, LabelMap, ProbabilityMap
+    from musclekit.io import read, read_labels, write_labels
     from musclekit.labels import LabelSet, label_mapping, label_set
+    from musclekit.quantify import measure
+    from musclekit.registry import build, describe, names
 
 
 def __getattr__(name: str) -> Any:
