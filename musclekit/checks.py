@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from musclekit.errors import ModalityError, VoxelError
+from musclekit.errors import ModalityError, ParameterError, VoxelError
 from musclekit.image import Contrast, Image
 
-__all__ = ["AIR_HU", "check_contrast", "check_voxels", "holds_hounsfield_units", "looks_like_ct"]
+__all__ = ["AIR_HU", "check_contrast", "check_number", "check_voxels", "holds_hounsfield_units", "looks_like_ct"]
 
 #: Below this a CT voxel is air rather than body (Makrogiannis' mid-thigh pipeline).
 AIR_HU = -200.0
@@ -101,3 +102,50 @@ def check_voxels(image: Image) -> None:
         raise ModalityError(
             f"given as {image.contrast}, but the values ({low:g} to {high:g}) are Hounsfield units; is it CT?"
         )
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    whole: bool = False,
+) -> None:
+    """Refuse a parameter that is no finite number, or none of its range.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for the message.
+    value : object
+        What was given; a boolean is no number.
+    least, most : float
+        The range, both ends included.
+    above : float
+        A bound that is not included.
+    whole : bool
+        Whether it must be a whole number.
+
+    Raises
+    ------
+    ParameterError
+        If it is not; the message says what it may be.
+    """
+    kinds = (int, np.integer) if whole else (int, float, np.integer, np.floating)
+    if isinstance(value, kinds) and not isinstance(value, bool):
+        number = float(value)
+        if math.isfinite(number) and least <= number <= most and number > above:
+            return
+    bounds = [
+        text
+        for bound, text in (
+            (above, f"above {above:.12g}"),
+            (least, f"of at least {least:.12g}"),
+            (most, f"of at most {most:.12g}"),
+        )
+        if math.isfinite(bound)
+    ]
+    what = "a whole number" if whole else "a number"
+    raise ParameterError(f"{name} must be {' '.join([what, ' and '.join(bounds)]).strip()}, not {value!r}")

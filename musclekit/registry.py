@@ -47,9 +47,18 @@ class Entry:
     needs: str = "nothing"
 
     def load(self) -> type[Any]:
-        """Import and return the class."""
+        """Import and return the class.
+
+        Raises
+        ------
+        ParameterError
+            If a plug-in's module or class is not there.
+        """
         module, _, attribute = self.target.partition(":")
-        loaded: type[Any] = getattr(importlib.import_module(module), attribute)
+        try:
+            loaded: type[Any] = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as problem:
+            raise ParameterError(f"method '{self.name}' ({self.target}) cannot be loaded: {problem}") from problem
         return loaded
 
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.base import BaseEstimator
 
 from musclekit import registry
-from musclekit.errors import ModalityError, VoxelError
+from musclekit.errors import ModalityError, ParameterError, VoxelError
 from musclekit.image import Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
 from musclekit.testing import check_refiner, check_segmenter, check_translator, example_image
@@ -119,3 +119,36 @@ def test_kit_sees_a_moved_grid() -> None:
     image = example_image(Contrast.CT)
     with pytest.raises(AssertionError, match="grid of the image"):
         check_segmenter(Shifted(), image)
+
+
+def numbers() -> list[tuple[str, str]]:
+    """Every numeric parameter of every method."""
+    return [
+        (name, key)
+        for name in registry.names()
+        for key, default in registry.parameters(name).items()
+        if isinstance(default, (int, float)) and not isinstance(default, bool)
+    ]
+
+
+@pytest.mark.parametrize(("name", "key"), numbers())
+@pytest.mark.parametrize("value", ["abc", None, [1, 2], float("nan"), float("inf"), True])
+def test_a_parameter_that_is_no_number_is_refused(name: str, key: str, value: Any) -> None:
+    method = registry.build(name, **{**NEEDS.get(name, {}), key: value})
+    image = example_image(_a_contrast(method), shape=(2, 48, 48))
+    with pytest.raises(ParameterError, match=key):
+        _use(method, image)
+
+
+def _a_contrast(method: Any) -> Contrast:
+    accepted = getattr(method, "contrasts", frozenset(Contrast))
+    return Contrast.CT if Contrast.CT in accepted else Contrast.T1W
+
+
+def _use(method: Any, image: Image) -> None:
+    if hasattr(method, "segment"):
+        method.segment(image)
+    elif hasattr(method, "translate"):
+        method.translate(image)
+    else:
+        method.refine(registry.build("threshold").segment(image), image)

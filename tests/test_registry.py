@@ -71,3 +71,11 @@ def test_an_image_in_memory_has_no_plain_description() -> None:
 def test_a_stranger_cannot_be_described() -> None:
     with pytest.raises(ParameterError, match="is not a registered method"):
         registry.describe(object())
+
+
+def test_a_plug_in_that_is_not_there_says_so() -> None:
+    gone = registry.Entry("mine", "segmenter", "no_such_package.module:Mine", "a plug-in")
+    with pytest.raises(ParameterError, match=r"method 'mine' \(no_such_package\.module:Mine\) cannot be loaded"):
+        gone.load()
+    with pytest.raises(ParameterError, match="cannot be loaded"):
+        registry.Entry("mine", "segmenter", "musclekit.compose:Mine", "a plug-in").load()

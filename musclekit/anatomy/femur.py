@@ -231,7 +231,7 @@ def femur_axis(
 
     Notes
     -----
-    Ghosh et al. (2.5-D U-Net) align thighs to the femur and do not say how the axis is found. What is asked of the
+    Haque et al. (2.5-D U-Net) align thighs to the femur and do not say how the axis is found. What is asked of the
     femur's length is stated in mm, so that thick slices count for what they span.
     """
     if bone.shape != grid.shape:

@@ -348,7 +348,7 @@ def femur_frame(
 
     Notes
     -----
-    Alignment, field, spacing and mirroring to the right are those of Ghosh et al. (2.5-D U-Net), who do not say where
+    Alignment, field, spacing and mirroring to the right are those of Haque et al. (2.5-D U-Net), who do not say where
     the field is centred.
     """
     if leg.shape != grid.shape:

@@ -11,10 +11,11 @@ import typer
 
 from musclekit.errors import MusclekitError
 
-__all__ = ["DONE", "INTERRUPTED", "REFUSED", "SOME_FAILED", "Debug", "guarded"]
+__all__ = ["DONE", "FAULT", "INTERRUPTED", "REFUSED", "SOME_FAILED", "Debug", "guarded"]
 
-#: 0 done; 1 some cases of a batch failed, each named; 2 bad usage, bad input or a refusal; 130 interrupted.
-DONE, SOME_FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+#: 0 done; 1 some cases of a batch failed, each named; 2 bad usage, bad input or a refusal; 70 a fault of the program
+#: (as in sysexits.h); 130 interrupted.
+DONE, SOME_FAILED, REFUSED, FAULT, INTERRUPTED = 0, 1, 2, 70, 130
 
 P = ParamSpec("P")
 
@@ -26,7 +27,10 @@ class Debug:
 
 
 def guarded(command: Callable[P, None]) -> Callable[P, None]:
-    """Wrap a command: a MusclekitError ends it with one line and code 2, Ctrl-C with 130; other faults are raised."""
+    """Wrap a command: a MusclekitError ends it with one line and code 2, Ctrl-C with 130, any other fault with 70.
+
+    With ``musclekit --debug`` the traceback is shown too.
+    """
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -40,5 +44,13 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
         except KeyboardInterrupt:
             typer.echo("interrupted; the files already written are whole", err=True)
             raise typer.Exit(INTERRUPTED) from None
+        except typer.Exit:
+            raise
+        except Exception as problem:
+            if Debug.on:
+                traceback.print_exc()
+            what = f"{type(problem).__name__}: {problem}"
+            typer.echo(f"fault: {what}; this is a mistake in the program, `musclekit --debug` shows where", err=True)
+            raise typer.Exit(FAULT) from None
 
     return run

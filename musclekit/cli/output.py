@@ -31,7 +31,7 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[OnProgress | None]:
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[what]}"),
+        TextColumn("{task.fields[what]}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None, what="")
@@ -52,12 +52,12 @@ def _show(table: Table) -> None:
 
 def print_batch(batch: BatchOutcome, *, as_json: bool) -> None:
     """Print what became of each scan, and where the report lies."""
-    messages = Console(stderr=True)
+    # One line a message, however long, and names as they are: no wrapping, no markup.
     for scan in batch.scans:
         for warning in scan.warnings:
-            messages.print(f"[yellow]warning[/] {scan.name}: {warning}", highlight=False)
+            typer.echo(f"{typer.style('warning', fg='yellow')} {scan.name}: {warning}", err=True)
         if scan.status == "failed":
-            messages.print(f"[red]failed[/] {scan.name}: {scan.message}", highlight=False)
+            typer.echo(f"{typer.style('failed', fg='red')} {scan.name}: {scan.message}", err=True)
     if as_json:
         _print_json(batch.as_dict())
         return

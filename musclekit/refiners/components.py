@@ -42,7 +42,7 @@ def largest_component(labels: LabelMap, *, connectivity: int = 26) -> LabelMap:
 
     Notes
     -----
-    The clean-up of Hiasa et al. and of Ghosh et al., who do not state the connectivity. Labels without sides lose the
+    The clean-up of Hiasa et al. and of Haque et al., who do not state the connectivity. Labels without sides lose the
     smaller leg: give a sided map, or each leg alone.
     """
     if connectivity not in _NEIGHBOURHOODS:

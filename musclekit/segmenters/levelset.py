@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask, split_legs
-from musclekit.checks import check_contrast, check_voxels
-from musclekit.errors import ParameterError, SegmentationError
+from musclekit.checks import check_contrast, check_number, check_voxels
+from musclekit.errors import SegmentationError
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
 from musclekit.segmenters.planes import (
@@ -330,10 +330,8 @@ class LevelSetSegmenter(BaseEstimator):
 
     def _check_parameters(self) -> None:
         for name in ("propagation", "curvature", "advection", "max_rms"):
-            if not getattr(self, name) >= 0:
-                raise ParameterError(f"{name} must not be negative, not {getattr(self, name)!r}")
-        if not self.max_iterations >= 1:
-            raise ParameterError(f"max_iterations must be at least 1, not {self.max_iterations!r}")
+            check_number(name, getattr(self, name), least=0)
+        check_number("max_iterations", self.max_iterations, least=1, whole=True)
 
 
 def _under_skin(body: Mask, seam: Mask, pixel: float) -> Mask:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask
-from musclekit.checks import check_contrast, check_voxels
+from musclekit.checks import check_contrast, check_number, check_voxels
 from musclekit.errors import ParameterError, SegmentationError, VoxelError
 from musclekit.image import Case, Contrast, Image, LabelMap, ProbabilityMap
 from musclekit.labels import LabelSet, label_set
@@ -334,9 +334,10 @@ class MixtureSegmenter(BaseEstimator):
         for name, allowed in (("per", get_args(Per)), ("initial", get_args(Initial)), ("muscle", get_args(Muscle))):
             if getattr(self, name) not in allowed:
                 raise ParameterError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}")
-        for name, least in (("sigma_mm", 0), ("n_bins", 3), ("max_iterations", 1), ("tolerance", 0)):
-            if not getattr(self, name) >= least:
-                raise ParameterError(f"{name} must be at least {least}, not {getattr(self, name)!r}")
+        check_number("sigma_mm", self.sigma_mm, least=0)
+        check_number("n_bins", self.n_bins, least=3, most=1 << 20, whole=True)
+        check_number("max_iterations", self.max_iterations, least=1, whole=True)
+        check_number("tolerance", self.tolerance, least=0)
 
     def _prepare(self, image: Image) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the grey values, smoothed where asked for, and the body."""

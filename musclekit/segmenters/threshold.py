@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask
-from musclekit.checks import check_contrast, check_voxels
+from musclekit.checks import check_contrast, check_number, check_voxels
 from musclekit.errors import ParameterError, SegmentationError, VoxelError
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
@@ -121,5 +121,7 @@ class ThresholdSegmenter(BaseEstimator):
         return LabelMap(muscle & body, image.grid, self.label_set)
 
     def _check_parameters(self) -> None:
+        check_number("hu_low", self.hu_low)
+        check_number("hu_high", self.hu_high)
         if not self.hu_low < self.hu_high:
             raise ParameterError(f"hu_low must lie below hu_high, not {self.hu_low:g} and {self.hu_high:g} HU")

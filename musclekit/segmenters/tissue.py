@@ -8,7 +8,7 @@ from typing import Self
 from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask, split_legs
-from musclekit.checks import check_contrast, check_voxels
+from musclekit.checks import check_contrast, check_number, check_voxels
 from musclekit.errors import ParameterError, SegmentationError
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
@@ -119,6 +119,10 @@ class TissueSegmenter(BaseEstimator):
         return LabelMap(voxels, image.grid, self.label_set)
 
     def _check_parameters(self) -> None:
+        for name in ("fat_hu", "bone_hu", "metal_hu", "ball_mm", "wide_ball_mm"):
+            check_number(name, getattr(self, name))
+        check_number("infiltrated_share", self.infiltrated_share, above=0, most=1)
+        check_number("streak_mm", self.streak_mm, least=0)
         if not self.fat_hu < self.bone_hu < self.metal_hu:
             raise ParameterError(
                 f"fat_hu, bone_hu and metal_hu must rise, not {self.fat_hu:g}, {self.bone_hu:g}, {self.metal_hu:g} HU"

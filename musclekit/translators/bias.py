@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask
-from musclekit.checks import check_contrast, check_voxels
+from musclekit.checks import check_contrast, check_number, check_voxels
 from musclekit.errors import ParameterError
 from musclekit.image import Contrast, Domain, Image
 
@@ -116,10 +116,11 @@ class N4(BaseEstimator):
         ParameterError
             If a parameter is out of range.
         """
-        if self.spline_mm <= 0:
-            raise ParameterError(f"spline_mm must be positive, not {self.spline_mm:g}")
-        if not self.n_iterations or min(self.n_iterations) < 1:
-            raise ParameterError(f"n_iterations must be positive numbers, one a level, not {self.n_iterations}")
+        check_number("spline_mm", self.spline_mm, above=0)
+        if not isinstance(self.n_iterations, (tuple, list)) or not self.n_iterations:
+            raise ParameterError(f"n_iterations must be a list of numbers, one a level, not {self.n_iterations!r}")
+        for number in self.n_iterations:
+            check_number("each of n_iterations", number, least=1, whole=True)
         check_contrast(image, self.contrasts, "n4")
         check_voxels(image)
         iterations = tuple(int(n) for n in self.n_iterations)

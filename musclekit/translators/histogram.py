@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask
-from musclekit.checks import check_contrast, check_voxels
+from musclekit.checks import check_contrast, check_number, check_voxels
 from musclekit.errors import ModalityError, ParameterError
 from musclekit.image import Contrast, Domain, Image
 from musclekit.io import read
@@ -71,8 +71,7 @@ class HistogramMatch(BaseEstimator):
         """
         if self.template is None:
             raise ParameterError("histogram-match needs a template: a scan whose histogram is to be reached")
-        if self.n_quantiles < 2:
-            raise ParameterError(f"n_quantiles must be 2 or more, not {self.n_quantiles}")
+        check_number("n_quantiles", self.n_quantiles, least=2, most=1 << 20, whole=True)
         check_contrast(image, self.contrasts, "histogram-match")
         check_voxels(image)
         template = (

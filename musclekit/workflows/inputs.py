@@ -44,13 +44,16 @@ def find_scans(paths: Sequence[Path]) -> list[Path]:
     MissingFileError
         If a path does not exist.
     InputError
-        If a folder holds no scan.
+        If a folder holds no scan, or may not be read.
     """
     found: list[Path] = []
     for path in paths:
-        if not path.exists():
-            raise MissingFileError(f"{path}: no such file or folder")
-        scans = _scans_of(path) if path.is_dir() else [path]
+        try:
+            if not path.exists():
+                raise MissingFileError(f"{path}: no such file or folder")
+            scans = _scans_of(path) if path.is_dir() else [path]
+        except PermissionError:
+            raise InputError(f"{path}: no permission to read it") from None
         if not scans:
             raise InputError(f"{path}: the folder holds no scan (NIfTI, NRRD, MHA or DICOM)")
         found += scans

@@ -73,7 +73,9 @@ def sided_measures(
         if not labels.label_set.is_sided:
             notes.append("the side of the leg is not known; give it with --side to have it in the tables")
         measures = measure(labels, image, fat=fat, water=water, cosine=cosines or None)
-    return Measures(measures.structures, measures.slices, measures.asymmetry, (*notes, *measures.warnings))
+    # Why there is no axis has been said, leg by leg.
+    others = [text for text in measures.warnings if not (legs and text.startswith("no femur axis is known"))]
+    return Measures(measures.structures, measures.slices, measures.asymmetry, (*notes, *others))
 
 
 def _legs(image: Image, side: Side | None, notes: list[str]) -> tuple[Leg, ...]:
@@ -90,17 +92,21 @@ def _legs(image: Image, side: Side | None, notes: list[str]) -> tuple[Leg, ...]:
 def _cosines(labels: LabelMap, image: Image, legs: tuple[Leg, ...], notes: list[str]) -> dict[str, float]:
     """Cosine between slice normal and femur axis, by side; a leg whose axis is doubted is left out and noted."""
     found: dict[str, float] = {}
+    doubts: dict[str, str] = {}
     for leg in legs:
         bone = _femur(labels, image, leg)
-        where = f"the {leg.side} femur" if leg.side else "the femur"
+        side = leg.side or ""
         if bone is None or not bone.any():
-            notes.append(f"{where} was not found: its areas are not corrected for obliquity")
+            doubts[side] = "the femur was not found"
             continue
         axis = femur_axis(bone, labels.grid, max_angle_deg=LARGEST_ANGLE_DEG)
         if axis.reliable:
-            found[leg.side or ""] = obliquity_cosine(axis, labels.grid)
+            found[side] = obliquity_cosine(axis, labels.grid)
         else:
-            notes.append(f"areas at {where} are not corrected for obliquity: {axis.doubt}")
+            doubts[side] = axis.doubt
+    if doubts:
+        reasons = "; ".join(f"{side} {doubt}".strip() for side, doubt in doubts.items())
+        notes.append(f"areas are not corrected for obliquity: {reasons}")
     return found
 
 

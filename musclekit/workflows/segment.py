@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from musclekit import registry
-from musclekit.errors import InputError, MusclekitError, ParameterError
+from musclekit.errors import InputError, MusclekitError, OutputError, ParameterError, SegmentationError, unknown_name
 from musclekit.image import Contrast
 from musclekit.io import open_scan, write_label_table, write_labels
 from musclekit.labels import Side
@@ -23,6 +23,7 @@ from musclekit.workflows.numbers import scan_details, sided_measures, write_meas
 from musclekit.workflows.outcome import BatchOutcome, OnProgress, ScanOutcome
 from musclekit.workflows.pages import write_picture, write_scan_report
 from musclekit.workflows.record import RunRecord, file_hash
+from musclekit.workflows.staging import together
 
 __all__ = ["compose_method", "noted_warnings", "segment_scans", "write_all_measures"]
 
@@ -49,11 +50,15 @@ def compose_method(method: str, translator: str | None, settings: Mapping[str, A
     UnknownNameError, ParameterError
         If a name or a parameter does not exist; the message lists those that do.
     """
+    if method not in registry.names():
+        raise unknown_name("segmenter", method, registry.names("segmenter"))
     if registry.entry(method).kind != "segmenter":
         raise ParameterError(f"'{method}' is a {registry.entry(method).kind}, not a segmenter")
     if translator is None:
         built = registry.build(method, **settings)
     else:
+        if translator not in registry.names():
+            raise unknown_name("translator", translator, registry.names("translator"))
         if registry.entry(translator).kind != "translator":
             raise ParameterError(f"'{translator}' is a {registry.entry(translator).kind}, not a translator")
         mine = {key.removeprefix("translator__"): v for key, v in settings.items() if key.startswith("translator__")}
@@ -120,15 +125,13 @@ def segment_scans(
     InputError
         If there is a single scan and it cannot be used; in a batch it becomes a failed outcome and the others finish.
     """
-    paths = find_scans(scans)
-    if not paths:
-        raise InputError("no scan was given")
+    paths, refused = _find(scans)
     if jobs < 1:
         raise ParameterError(f"jobs must be 1 or more, not {jobs}")
     description = dict(method) if method is not None else registry.describe(registry.build("tissue"))
     registry.build(**description).fit([])
     started = datetime.now(UTC)
-    alone = len(paths) == 1
+    alone = len(paths) == 1 and not refused
     work = [
         _Job(path, name, out if alone else out / name, description, contrast, series, side)
         for path, name in zip(paths, scan_names(paths), strict=True)
@@ -144,7 +147,7 @@ def segment_scans(
             if progress is not None:
                 progress(len(outcomes), len(work), outcome.name)
         order = {item.name: position for position, item in enumerate(work)}
-        outcomes.sort(key=lambda outcome: order[outcome.name])
+        outcomes = sorted(outcomes, key=lambda outcome: order[outcome.name]) + refused
     parameters = {
         "method": description,
         "contrast": None if contrast is None else str(contrast),
@@ -152,14 +155,26 @@ def segment_scans(
         "side": side,
         "jobs": jobs,
     }
-    report = write_scan_report(
-        outcomes,
-        out / "report.html",
-        title="Thigh segmentation",
-        date=started.date().isoformat(),
-        parameters=parameters,
-    )
-    write_all_measures(outcomes, out / "measures.csv")
+    try:
+        report = write_scan_report(
+            outcomes,
+            out / "report.html",
+            title="Thigh segmentation",
+            date=started.date().isoformat(),
+            parameters=parameters,
+        )
+        write_all_measures(outcomes, out / "measures.csv")
+        _write_record(outcomes, parameters, started, out / "run.json")
+    except OutputError as problem:
+        # The scans themselves may have been done: what became of each must not be lost with the report.
+        fates = "; ".join(f"{item.name} {item.status}{f' ({item.message})' * bool(item.message)}" for item in outcomes)
+        raise OutputError(f"{problem}. Scans: {fates}") from problem
+    return BatchOutcome(tuple(outcomes), report)
+
+
+def _write_record(
+    outcomes: Sequence[ScanOutcome], parameters: Mapping[str, Any], started: datetime, path: Path
+) -> None:
     inputs = [
         {
             "name": outcome.name,
@@ -172,8 +187,7 @@ def segment_scans(
         }
         for outcome in outcomes
     ]
-    RunRecord("segment", parameters, inputs, "cpu", started).write(out / "run.json")
-    return BatchOutcome(tuple(outcomes), report)
+    RunRecord("segment", parameters, inputs, "cpu", started).write(path)
 
 
 def write_all_measures(outcomes: Sequence[ScanOutcome], path: Path) -> None:
@@ -189,6 +203,24 @@ def write_all_measures(outcomes: Sequence[ScanOutcome], path: Path) -> None:
             table.insert(0, "scan", outcome.name)
             tables.append(table)
     write_table(pd.concat(tables, ignore_index=True), path)
+
+
+def _find(scans: Sequence[Path]) -> tuple[list[Path], list[ScanOutcome]]:
+    """Return the scans meant, and of several paths given those that lead to none, as failures."""
+    if not scans:
+        raise InputError("no scan was given")
+    found: list[Path] = []
+    refused: list[ScanOutcome] = []
+    for given in scans:
+        try:
+            found += find_scans([given])
+        except InputError as problem:
+            if len(scans) == 1:
+                raise
+            refused.append(ScanOutcome(given.name or str(given), given, "failed", message=str(problem)))
+    if not found:
+        raise InputError("; ".join(outcome.message for outcome in refused))
+    return list(dict.fromkeys(found)), refused
 
 
 def _outcomes(work: Sequence[_Job], jobs: int) -> Iterator[ScanOutcome]:
@@ -240,14 +272,17 @@ def _segment(job: _Job) -> ScanOutcome:
     began = time.perf_counter()
     scan = open_scan(job.path, contrast=job.contrast, series=job.series)
     method = registry.build(**job.method)
-    with noted_warnings() as notes:
-        labels = method.segment(scan.image)
+    try:
+        with noted_warnings() as notes:
+            labels = method.segment(scan.image)
+    except (InputError, SegmentationError) as problem:
+        raise type(problem)(f"{job.path}: {problem}") from problem
     measures = sided_measures(labels, scan.image, side=job.side)
-    target = job.folder / f"{job.name}_dseg.nii.gz"
-    write_labels(labels, target, like=scan)
-    write_label_table(labels.label_set, job.folder / f"{job.name}_dseg.tsv")
-    write_measures(measures, job.folder, job.name)
-    picture = write_picture(scan.image, labels, job.folder / f"{job.name}_qc.png")
+    with together(job.folder) as folder:
+        write_labels(labels, folder / f"{job.name}_dseg.nii.gz", like=scan)
+        write_label_table(labels.label_set, folder / f"{job.name}_dseg.tsv")
+        write_measures(measures, folder, job.name)
+        picture = write_picture(scan.image, labels, folder / f"{job.name}_qc.png")
     return ScanOutcome(
         job.name,
         job.path,

@@ -154,7 +154,7 @@ def test_labels_of_unknown_meaning(command: Command, ct_scan: Path, tmp_path: Pa
 def test_an_unknown_method_or_parameter_lists_the_alternatives(command: Command, ct_scan: Path) -> None:
     method = command("segment", ct_scan, "-o", "out", "--method", "unet")
     assert method.returncode == 2
-    assert "unknown method 'unet'" in method.stderr
+    assert "unknown segmenter 'unet'" in method.stderr
     assert "threshold" in method.stderr
     parameter = command("segment", ct_scan, "-o", "out", "--method", "threshold", "--set", "lo=3")
     assert parameter.returncode == 2

@@ -41,10 +41,24 @@ def test_an_interruption_is_exit_130(capsys: pytest.CaptureFixture[str]) -> None
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_a_fault_of_ours_is_not_hidden() -> None:
+def test_a_fault_of_ours_is_one_line_and_a_code_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     @guard.guarded
     def command() -> None:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("division by zero")
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(typer.Exit) as caught:
         command()
+    assert caught.value.exit_code == 70
+    message = capsys.readouterr().err
+    assert message.startswith("fault: ZeroDivisionError: division by zero; this is a mistake in the program")
+    assert len(message.splitlines()) == 1
+
+
+def test_an_exit_code_passes_through() -> None:
+    @guard.guarded
+    def command() -> None:
+        raise typer.Exit(1)
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    assert caught.value.exit_code == 1

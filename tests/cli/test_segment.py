@@ -98,3 +98,33 @@ def test_a_given_side_stands_in_the_table(command: Command, ct_scan: Path, tmp_p
     assert command("segment", ct_scan, "-o", "out", "--side", "left").returncode == 0
     measures = pd.read_csv(tmp_path / "out" / "thigh_measures.csv")
     assert set(measures["side"].dropna()) == {"left"}
+
+
+def test_a_path_that_leads_to_no_scan_is_named_and_the_others_finish(
+    command: Command, ct_scan: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    result = command("segment", ct_scan, "nowhere.nii.gz", "empty", "-o", "out", "--quiet")
+    assert result.returncode == 1, result.stderr
+    assert "failed nowhere.nii.gz: nowhere.nii.gz: no such file or folder" in result.stderr
+    assert "failed empty: empty: the folder holds no scan" in result.stderr
+    assert (tmp_path / "out" / "thigh" / "thigh_dseg.nii.gz").is_file()
+
+
+def test_names_are_printed_as_they_are_on_one_line_each(command: Command, ct_scan: Path, tmp_path: Path) -> None:
+    odd = tmp_path / f"a[red]b[bold] {'long ' * 30}.nii.gz"
+    odd.write_bytes(ct_scan.read_bytes()[:100])
+    result = command("segment", ct_scan, odd, "-o", "out")
+    assert result.returncode == 1
+    failures = [line for line in result.stderr.splitlines() if line.startswith("failed ")]
+    assert len(failures) == 1
+    assert "a[red]b[bold] long long" in failures[0]
+
+
+def test_a_message_names_its_scan(command: Command, tmp_path: Path, ct_scan: Path) -> None:
+    image = nib.load(ct_scan)
+    flat = nib.Nifti1Image(np.full(image.shape, 40, np.float32), image.affine)
+    nib.save(flat, tmp_path / "flat.nii.gz")
+    result = command("segment", "flat.nii.gz", "-o", "out", "--modality", "mr", "--quiet")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: flat.nii.gz: the image is constant")

@@ -144,9 +144,9 @@ def test_bone_grows_to_its_edge_and_no_further() -> None:
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"propagation": -1.0}, "propagation must not be negative"),
-        ({"curvature": float("nan")}, "curvature must not be negative"),
-        ({"max_iterations": 0}, "max_iterations must be at least 1"),
+        ({"propagation": -1.0}, "propagation must be a number of at least 0"),
+        ({"curvature": float("nan")}, "curvature must be a number of at least 0"),
+        ({"max_iterations": 0}, "max_iterations must be a whole number of at least 1"),
     ],
 )
 def test_a_parameter_out_of_range_is_refused(parameters: dict[str, float], words: str) -> None:

@@ -248,10 +248,10 @@ def test_it_is_a_segmenter_that_can_be_cloned() -> None:
         ({"per": "leg"}, "per must be one of slice, volume, not 'leg'"),
         ({"initial": "paper"}, "initial must be one of exact, robust"),
         ({"muscle": "third"}, "muscle must be one of by-contrast, second"),
-        ({"sigma_mm": -1.0}, "sigma_mm must be at least 0, not -1.0"),
-        ({"n_bins": 2}, "n_bins must be at least 3"),
-        ({"max_iterations": 0}, "max_iterations must be at least 1"),
-        ({"tolerance": float("nan")}, "tolerance must be at least 0, not nan"),
+        ({"sigma_mm": -1.0}, "sigma_mm must be a number of at least 0, not -1.0"),
+        ({"n_bins": 2}, "n_bins must be a whole number of at least 3"),
+        ({"max_iterations": 0}, "max_iterations must be a whole number of at least 1"),
+        ({"tolerance": float("nan")}, "tolerance must be a number of at least 0, not nan"),
     ],
 )
 def test_bad_parameters_are_named(parameters: dict[str, object], message: str) -> None:

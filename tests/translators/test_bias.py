@@ -37,7 +37,7 @@ def test_n4_works_on_one_plane() -> None:
 def test_n4_refuses_ct_and_bad_parameters() -> None:
     with pytest.raises(ModalityError, match="method 'n4' takes"):
         N4().translate(example_image(Contrast.CT))
-    with pytest.raises(ParameterError, match="spline_mm must be positive, not -1"):
+    with pytest.raises(ParameterError, match="spline_mm must be a number above 0, not -1"):
         N4(spline_mm=-1).translate(example_image(Contrast.T1W))
-    with pytest.raises(ParameterError, match="n_iterations must be positive"):
+    with pytest.raises(ParameterError, match="n_iterations must be a list of numbers"):
         N4(n_iterations=()).translate(example_image(Contrast.T1W))
