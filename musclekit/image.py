@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Self, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from musclekit.errors import (
     GeometryError,
@@ -218,6 +218,13 @@ class Grid(_Immutable):
         return f"corners lie up to {apart:.3g} mm apart"
 
 
+def _own(given: Any, dtype: DTypeLike) -> NDArray[Any]:
+    """Return the values in memory that nobody else can write to: a copy, unless they already cannot be written to."""
+    array = np.ascontiguousarray(given, dtype=dtype)
+    is_callers = isinstance(given, np.ndarray) and np.may_share_memory(array, given)
+    return array.copy() if is_callers and array.flags.writeable else array
+
+
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
@@ -260,7 +267,7 @@ class Image(_Immutable):
     def __post_init__(self) -> None:
         # What is too large for float32 becomes infinite and is refused with the rest.
         with np.errstate(over="ignore", invalid="ignore"):
-            voxels = np.ascontiguousarray(self.voxels, dtype=np.float32)
+            voxels = _own(self.voxels, np.float32)
             # The sum is finite when every voxel is, and costs a quarter of isfinite; only a bad sum is looked into.
             finite = np.isfinite(voxels.sum(dtype=np.float64))
         _check_shape(voxels, self.grid, "the image")
@@ -277,10 +284,6 @@ class Image(_Immutable):
     def modality(self) -> Modality:
         """``"ct"`` or ``"mr"``, from the contrast."""
         return self.contrast.modality
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Image:
-        """Return the image itself: it never changes, and a cloned estimator keeps the template it was given."""
-        return self
 
     def with_voxels(self, voxels: ArrayLike, contrast: Contrast | None = None, domain: str | None = None) -> Image:
         """Return a new image on the same grid; contrast and domain stay where they are not given."""
@@ -332,7 +335,7 @@ class LabelMap(_Immutable):
         if strange:
             raise LabelError(f"label ids {strange} do not belong to the set '{self.label_set.name}'")
         dtype = np.uint8 if max(self.label_set.ids) < 256 else np.uint16
-        object.__setattr__(self, "voxels", _read_only(np.ascontiguousarray(given, dtype=dtype)))
+        object.__setattr__(self, "voxels", _read_only(_own(given, dtype)))
 
     def __repr__(self) -> str:
         return f"LabelMap({self.label_set.name}, {self.grid})"
@@ -394,7 +397,7 @@ class ProbabilityMap(_Immutable):
     label_set: LabelSet
 
     def __post_init__(self) -> None:
-        voxels = np.ascontiguousarray(self.voxels, dtype=np.float32)
+        voxels = _own(self.voxels, np.float32)
         expected = (len(self.label_set) + 1, *self.grid.shape)
         if voxels.shape != expected:
             raise GeometryError(f"probabilities have shape {voxels.shape}, expected {expected} (channel, z, y, x)")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from musclekit.errors import ParameterError, unknown_name
+from musclekit.protocols import Refiner, Segmenter, Translator
 
 __all__ = ["Entry", "Kind", "build", "describe", "entry", "names", "parameters"]
 
@@ -129,6 +130,14 @@ def parameters(name: str) -> dict[str, Any]:
     return {key: item.default for key, item in signature.parameters.items() if key != "self" and item.kind in named}
 
 
+#: What a parameter of a composition must be: the parameter is called after it.
+_ROLES: dict[str, tuple[Kind, type[Any]]] = {
+    "segmenter": ("segmenter", Segmenter),
+    "translator": ("translator", Translator),
+    "refiner": ("refiner", Refiner),
+}
+
+
 def build(name: str, **settings: Any) -> Any:
     """Build a method from its name and parameters.
 
@@ -168,6 +177,7 @@ def build(name: str, **settings: Any) -> Any:
             nested[key] = value
         else:
             direct[key] = _build_value(value)
+            _check_role(name, key, direct[key])
     missing = [key for key, default in known.items() if default is inspect.Parameter.empty and key not in direct]
     if missing:
         raise ParameterError(f"method '{name}' needs {', '.join(missing)}")
@@ -175,6 +185,13 @@ def build(name: str, **settings: Any) -> Any:
     for key, value in nested.items():
         _set_nested(method, name, key, value)
     return method
+
+
+def _check_role(name: str, key: str, value: Any) -> None:
+    """Refuse what cannot stand where a composition expects a segmenter, a translator or a refiner."""
+    if key in _ROLES and not isinstance(value, _ROLES[key][1]):
+        kind = _ROLES[key][0]
+        raise ParameterError(f"{key} of '{name}' must be a {kind}, one of: {', '.join(names(kind))}")
 
 
 def _build_value(value: Any) -> Any:

@@ -320,3 +320,15 @@ def test_what_is_shown_in_a_notebook_is_short() -> None:
     assert repr(labels).startswith("LabelMap(muscle, Grid(")
     assert repr(probabilities).startswith("ProbabilityMap(muscle, Grid(")
     assert repr(label_set("muscle")) == "LabelSet(muscle: 1 muscle)"
+
+
+def test_what_the_caller_does_later_does_not_reach_the_image() -> None:
+    given = np.zeros((2, 3, 4), np.float32)
+    grid = Grid.from_spacing(given.shape, (1, 1, 1))
+    image = Image(given, grid, Contrast.CT)
+    labels_given = np.zeros((2, 3, 4), np.uint8)
+    labels = LabelMap(labels_given, grid, label_set("muscle"))
+    given[0, 0, 0] = np.nan
+    labels_given[0, 0, 0] = 99
+    assert image.voxels[0, 0, 0] == 0
+    assert labels.voxels[0, 0, 0] == 0

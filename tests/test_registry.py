@@ -79,3 +79,9 @@ def test_a_plug_in_that_is_not_there_says_so() -> None:
         gone.load()
     with pytest.raises(ParameterError, match="cannot be loaded"):
         registry.Entry("mine", "segmenter", "musclekit.compose:Mine", "a plug-in").load()
+
+
+@pytest.mark.parametrize("translator", ["n4", {"name": "gmm"}, 3])
+def test_what_is_no_translator_cannot_stand_for_one(translator: object) -> None:
+    with pytest.raises(ParameterError, match="translator of 'translated' must be a translator, one of: identity, n4"):
+        registry.build("translated", translator=translator, segmenter={"name": "threshold"})

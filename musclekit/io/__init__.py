@@ -6,7 +6,7 @@ SimpleITK, nibabel and pydicom are loaded by the first call that needs them.
 from musclekit.io.atomic import replacing
 from musclekit.io.dicom import Series, holds_images, list_series
 from musclekit.io.formats import stem
-from musclekit.io.label_table import write_label_table
+from musclekit.io.label_table import read_label_table, write_label_table
 from musclekit.io.manifest import ManifestRow, group_rows, load_case, read_manifest, write_manifest
 from musclekit.io.volumes import (
     Scan,
@@ -29,6 +29,7 @@ __all__ = [
     "load_case",
     "open_scan",
     "read",
+    "read_label_table",
     "read_labels",
     "read_manifest",
     "replacing",

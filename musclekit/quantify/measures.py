@@ -151,7 +151,7 @@ def measure(
     if labels.label_set.unsided().name == "tissue":
         by_slice["fat_fraction_of_mask"] = _fat_fraction_of_mask(by_slice, ["side", "slice"])
         whole["fat_fraction_of_mask"] = _fat_fraction_of_mask(whole, ["side"])
-    return Measures(whole, by_slice, _asymmetry(whole), _warnings(whole, labels.grid, cosines))
+    return Measures(whole, by_slice, _asymmetry(whole), _warnings(whole, cosines))
 
 
 def _check(
@@ -307,7 +307,7 @@ def _asymmetry(structures: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["structure", "quantity", "left", "right", "index_percent", "status"])
 
 
-def _warnings(structures: pd.DataFrame, grid: Grid, cosines: NDArray[np.float64]) -> tuple[str, ...]:
+def _warnings(structures: pd.DataFrame, cosines: NDArray[np.float64]) -> tuple[str, ...]:
     def named(rows: pd.DataFrame) -> str:
         return ", ".join(f"{row.structure} {row.side}".strip() for row in rows.itertuples())
 

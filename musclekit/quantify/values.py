@@ -80,7 +80,7 @@ def grey_values(voxels: StructureVoxels, image: Image) -> Columns:
     prefix = "hu" if is_ct else "signal"
     shape = voxels.counts.shape
     values = image.voxels.reshape(-1)[voxels.index]
-    sums, squares = voxels.sums(values), np.empty(shape)
+    sums = voxels.sums(values)
     means, whole_means = ratio(sums, voxels.counts), ratio(sums.sum(axis=1), voxels.counts.sum(axis=1))
     quantiles, whole_quantiles = np.empty((len(QUANTILES), *shape)), np.empty((len(QUANTILES), shape[0]))
     below = np.zeros((*shape, HU_EDGES.size), dtype=np.int64)

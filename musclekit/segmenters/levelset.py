@@ -18,7 +18,6 @@ from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask, split_legs
 from musclekit.checks import check_contrast, check_number, check_voxels
-from musclekit.errors import SegmentationError
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
 from musclekit.segmenters.planes import (
@@ -277,8 +276,6 @@ class LevelSetSegmenter(BaseEstimator):
         check_contrast(image, self.contrasts, "levelset")
         check_voxels(image)
         body = body_mask(image)
-        if not body.any():
-            raise SegmentationError("no body was found in the image, so there is no contour to start")
         legs = numbered_legs(split_legs(image, body), image.grid.shape)
         box = body_box(body)
         inside = body[box]

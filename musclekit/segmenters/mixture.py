@@ -345,8 +345,6 @@ class MixtureSegmenter(BaseEstimator):
         check_contrast(image, self.contrasts, "gmm")
         check_voxels(image)
         body = body_mask(image)
-        if not body.any():
-            raise SegmentationError("no body was found in the image, so there is nothing to fit a mixture to")
         if self.sigma_mm == 0:
             return image.voxels, body
         _, dy, dx = image.grid.spacing

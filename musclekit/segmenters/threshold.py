@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask
 from musclekit.checks import check_contrast, check_number, check_voxels
-from musclekit.errors import ParameterError, SegmentationError, VoxelError
+from musclekit.errors import ParameterError, VoxelError
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
 
@@ -110,8 +110,6 @@ class ThresholdSegmenter(BaseEstimator):
         check_contrast(image, self.contrasts, "threshold")
         check_voxels(image)
         body = body_mask(image)
-        if not body.any():
-            raise SegmentationError("no body was found in the image, so there is nothing to put a threshold to")
         grey = image.voxels
         if image.contrast is Contrast.CT:
             muscle = (grey >= self.hu_low) & (grey <= self.hu_high)

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask, split_legs
 from musclekit.checks import check_contrast, check_number, check_voxels
-from musclekit.errors import ParameterError, SegmentationError
+from musclekit.errors import ParameterError
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
 from musclekit.segmenters.planes import numbered_legs
@@ -100,8 +100,6 @@ class TissueSegmenter(BaseEstimator):
         check_contrast(image, self.contrasts, "tissue")
         check_voxels(image)
         body = body_mask(image)
-        if not body.any():
-            raise SegmentationError("no body was found in the image, so there is no tissue to label")
         legs = numbered_legs(split_legs(image, body), image.grid.shape)
         if image.contrast is Contrast.CT:
             voxels = ct_tissues(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from musclekit.errors import GeometryError, InputError, ParameterError
 from musclekit.image import Contrast
-from musclekit.io import open_scan, read, read_labels, stem
+from musclekit.io import open_scan, read, read_label_table, read_labels, stem
 from musclekit.labels import LabelSet, Side, label_set, label_set_names
 from musclekit.report import scan_figures
 from musclekit.workflows.numbers import scan_details, sided_measures, write_measures
@@ -23,6 +22,8 @@ __all__ = ["label_set_of", "measure_scan"]
 def label_set_of(labels: Path) -> LabelSet:
     """Return the label set that the table beside a label map (``_dseg.tsv``) describes.
 
+    ``huashan-11`` and ``thigh-11`` are one anatomy with one table: the first is returned.
+
     Raises
     ------
     InputError
@@ -32,10 +33,9 @@ def label_set_of(labels: Path) -> LabelSet:
     known = ", ".join(label_set_names())
     if not table.is_file():
         raise InputError(f"{labels.name}: what the ids mean is not known; give --label-set, one of: {known}")
-    with table.open(encoding="utf-8", newline="") as stream:
-        rows = {(row["index"], row["name"]) for row in csv.DictReader(stream, delimiter="\t")}
+    meaning = read_label_table(table)
     for name in label_set_names():
-        if {(str(label.id), label.full_name) for label in label_set(name)} == rows:
+        if {label.id: label.full_name for label in label_set(name)} == meaning:
             return label_set(name)
     raise InputError(f"{table.name} describes no label set known here; give --label-set, one of: {known}")
 

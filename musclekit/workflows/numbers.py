@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from musclekit.anatomy import Leg, body_mask, femur_axis, femur_mask, label_sides, obliquity_cosine, split_legs
-from musclekit.errors import MusclekitError
+from musclekit.errors import MusclekitError, SegmentationError
 from musclekit.image import Contrast, Image, LabelMap
 from musclekit.io import Scan, replacing
 from musclekit.labels import Side
@@ -84,9 +84,16 @@ def _legs(image: Image, side: Side | None, notes: list[str]) -> tuple[Leg, ...]:
     except MusclekitError as problem:
         notes.append(f"the legs could not be told apart ({problem}); left and right are measured together")
         return ()
-    if len(legs) == 1 and side is not None:
-        return (Leg(side, legs[0].mask),)
-    return legs
+    if side is None:
+        return legs
+    if len(legs) > 1:
+        notes.append(f"the side given ({side}) was not used: the scan shows two legs")
+        return legs
+    if legs[0].side not in (None, side):
+        notes.append(
+            f"the leg is measured as {side}, as given; what is seen of the other leg says it is {legs[0].side}"
+        )
+    return (Leg(side, legs[0].mask),)
 
 
 def _cosines(labels: LabelMap, image: Image, legs: tuple[Leg, ...], notes: list[str]) -> dict[str, float]:
@@ -113,7 +120,10 @@ def _cosines(labels: LabelMap, image: Image, legs: tuple[Leg, ...], notes: list[
 def _femur(labels: LabelMap, image: Image, leg: Leg) -> NDArray[np.bool_] | None:
     """Femur of one leg: CT shows it; in MR the labels have to hold it."""
     if image.contrast is Contrast.CT:
-        return femur_mask(image, leg.mask)
+        try:
+            return femur_mask(image, leg.mask)
+        except SegmentationError:
+            return None
     names = BONE_LABELS.get(labels.label_set.unsided().name)
     return None if names is None else labels.mask(*names) & leg.mask
 

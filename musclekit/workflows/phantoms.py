@@ -50,7 +50,7 @@ def write_phantoms(
     Returns
     -------
     Path
-        ``manifest.csv``. Beside it ``<case>_<contrast>.nii.gz``, ``<case>_dseg.nii.gz`` and its label table.
+        ``manifest.csv``. Beside it ``<subject>_<contrast>.nii.gz``, ``<case>_dseg.nii.gz`` and its label table.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def write_phantoms(
             write_labels(case.reference, labels)
             write_label_table(case.reference.label_set, out / f"{case.id}_dseg.tsv")
         for contrast, image in case.images.items():
-            path = out / f"{case.id}_{contrast}.nii.gz"
+            path = out / f"{case.subject}_{contrast}.nii.gz"
             write_image(image, path)
             rows.append(
                 ManifestRow(
@@ -88,7 +88,7 @@ def write_phantoms(
                     labels=labels,
                     modality=contrast,
                     domain=case.domain,
-                    side=None,
+                    side=case.side,
                     split=None,
                     extra={key: str(value) for key, value in case.meta.items()},
                 )

@@ -31,14 +31,25 @@ def versions() -> dict[str, str]:
 
 
 def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the files of a folder in the order of their names."""
+    """Return the SHA-256 of a scan: of its file, of the files of a folder by name, of a header and its data file."""
     digest = hashlib.sha256()
-    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+    for part in sorted(path.iterdir()) if path.is_dir() else [path, *_detached_data(path)]:
         if part.is_file():
             with part.open("rb") as stream:
                 while block := stream.read(1 << 20):
                     digest.update(block)
     return digest.hexdigest()
+
+
+def _detached_data(path: Path) -> list[Path]:
+    """Return the data file that a MetaImage or NRRD header names, where it is a file beside it."""
+    if path.suffix.lower() not in (".mhd", ".nhdr"):
+        return []
+    for line in path.read_text(encoding="latin-1").splitlines():
+        key, separator, value = line.partition("=" if path.suffix.lower() == ".mhd" else ":")
+        if separator and key.strip().lower() in ("elementdatafile", "data file", "datafile"):
+            return [path.parent / value.strip()] if (path.parent / value.strip()).is_file() else []
+    return []
 
 
 def write_json(data: Any, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 import traceback
 import warnings
@@ -54,6 +56,8 @@ def compose_method(method: str, translator: str | None, settings: Mapping[str, A
         raise unknown_name("segmenter", method, registry.names("segmenter"))
     if registry.entry(method).kind != "segmenter":
         raise ParameterError(f"'{method}' is a {registry.entry(method).kind}, not a segmenter")
+    if "name" in settings:
+        raise ParameterError(f"method '{method}' has no parameter 'name'; choose the method with --method")
     if translator is None:
         built = registry.build(method, **settings)
     else:
@@ -67,6 +71,9 @@ def compose_method(method: str, translator: str | None, settings: Mapping[str, A
             "translated", translator={"name": translator, **mine}, segmenter={"name": method, **rest}
         )
     return registry.describe(built)
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -239,8 +246,10 @@ def _outcomes(work: Sequence[_Job], jobs: int) -> Iterator[ScanOutcome]:
 
 def _segment_or_fail(job: _Job, *, one_thread: bool = False) -> ScanOutcome:
     if one_thread:
+        import cv2
         import SimpleITK as sitk
 
+        cv2.setNumThreads(1)
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     began = time.perf_counter()
     try:
@@ -250,7 +259,15 @@ def _segment_or_fail(job: _Job, *, one_thread: bool = False) -> ScanOutcome:
     except Exception as problem:  # a fault of ours in one scan must not take the night's batch with it
         where = traceback.extract_tb(problem.__traceback__)[-1]
         message = f"unexpected {type(problem).__name__} in {Path(where.filename).name}:{where.lineno}: {problem}"
-    return ScanOutcome(job.name, job.path, "failed", message=message, seconds=time.perf_counter() - began)
+        logger.debug("%s", job.path, exc_info=True)
+    return ScanOutcome(
+        job.name,
+        job.path,
+        "failed",
+        message=message,
+        seconds=time.perf_counter() - began,
+        input_hash=file_hash(job.path) if os.access(job.path, os.R_OK) else "",
+    )
 
 
 @contextmanager

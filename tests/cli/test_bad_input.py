@@ -189,7 +189,7 @@ def test_an_output_folder_that_is_a_file(command: Command, ct_scan: Path, tmp_pa
     (tmp_path / "out").write_text("I am a file")
     result = command("segment", ct_scan, "-o", "out", "--quiet")
     assert result.returncode == 2
-    assert "file" in result.stderr
+    assert "out: cannot be made or written to" in result.stderr
     assert (tmp_path / "out").read_text() == "I am a file"
 
 

@@ -76,13 +76,12 @@ def test_errors_say_what_to_do() -> None:
         ThresholdSegmenter().segment(disks(5, 5, 5, 5, Contrast.T1W))
 
 
-def test_an_image_without_a_body_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = disks(0, 900, 250, 300, Contrast.T1W)
-    monkeypatch.setattr(
-        "musclekit.segmenters.threshold.body_mask", lambda image: np.zeros(image.grid.shape, dtype=bool)
-    )
-    with pytest.raises(SegmentationError, match="no body was found"):
-        ThresholdSegmenter().segment(image)
+def test_an_image_without_a_body_is_refused() -> None:
+    voxels = np.zeros((2, 40, 40), np.float32)
+    voxels[:, 10:13, 10:13] = 500.0
+    speck = Image(voxels, Grid.from_spacing(voxels.shape, (5, 1, 1)), Contrast.T1W)
+    with pytest.raises(SegmentationError, match="no body found"):
+        ThresholdSegmenter().segment(speck)
 
 
 def test_it_is_a_segmenter_that_can_be_cloned() -> None:

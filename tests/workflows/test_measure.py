@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from musclekit.errors import InputError
+from musclekit.errors import FormatError, InputError
 from musclekit.image import Contrast
 from musclekit.io import write_image, write_label_table, write_labels
 from musclekit.labels import label_set, label_set_names
@@ -59,3 +59,9 @@ def test_dixon_gives_both_fat_fractions_of_each_muscle_and_side(tmp_path: Path) 
     assert found["fat_fraction_of_sums"].between(0, 1).all()
     assert (found["fat_fraction_of_sums"] - found["fat_fraction_voxel_mean"]).abs().max() > 0
     assert {"report.html", "run.json", "fat_qc.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_table_that_is_none_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a_dseg.tsv").write_text("id,label\n1,muscle\n")
+    with pytest.raises(FormatError, match="not a label table, which has the columns index and name"):
+        label_set_of(tmp_path / "a_dseg.nii.gz")

@@ -28,7 +28,7 @@ def test_a_cohort_reads_back_as_cases(tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
         write_phantoms(tmp_path / name, subjects=1, modalities=("mr",), slices=1, size=32, seed=seed)
-    one, two, three = ((tmp_path / name / "sub-01_mr_t1w.nii.gz").read_bytes() for name in ("one", "two", "three"))
+    one, two, three = ((tmp_path / name / "sub-01_t1w.nii.gz").read_bytes() for name in ("one", "two", "three"))
     assert one == two
     assert one != three
 

@@ -48,3 +48,12 @@ def test_a_folder_in_the_way_is_said(tmp_path: Path) -> None:
     (tmp_path / "run.json").mkdir()
     with pytest.raises(OutputError, match="a folder stands there"):
         write_json({}, tmp_path / "run.json")
+
+
+def test_a_header_s_hash_follows_the_data_it_names(tmp_path: Path) -> None:
+    header = tmp_path / "a.mhd"
+    header.write_text("ObjectType = Image\nElementDataFile = a.raw\n")
+    (tmp_path / "a.raw").write_bytes(b"0")
+    before = file_hash(header)
+    (tmp_path / "a.raw").write_bytes(b"7")
+    assert file_hash(header) != before

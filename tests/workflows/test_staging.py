@@ -28,22 +28,29 @@ def test_a_failure_leaves_nothing_and_names_the_file_as_the_person_knows_it(
 
     folder = tmp_path / "scan"
     monkeypatch.setattr(Path, "replace", full)
-    with (
-        pytest.raises(OutputError, match=rf"^{folder}/b\.txt: the disk is full"),
-        together(folder) as hidden,
-    ):
-        (hidden / "a.txt").write_text("a")
-        with replacing(hidden / "b.txt") as temporary:
-            temporary.write_text("b")
+
+    def write() -> None:
+        with together(folder) as hidden:
+            (hidden / "a.txt").write_text("a")
+            with replacing(hidden / "b.txt") as temporary:
+                temporary.write_text("b")
+
+    with pytest.raises(OutputError, match=rf"^{folder}/b\.txt: the disk is full"):
+        write()
     assert not folder.exists()
 
 
 def test_what_stood_there_before_stays(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(ZeroDivisionError), together(tmp_path) as hidden:
-        (hidden / "a.txt").write_text("new")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with together(tmp_path) as hidden:
+            (hidden / "a.txt").write_text("new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert (tmp_path / "a.txt").read_text() == "old"
     with together(tmp_path) as hidden:
         (hidden / "a.txt").write_text("new")
