@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from musclekit.errors import ModalityError, ParameterError, VoxelError
-from musclekit.image import Contrast, Image
+from musclekit.image import Case, Contrast, Image
 
-__all__ = ["AIR_HU", "check_contrast", "check_number", "check_voxels", "holds_hounsfield_units", "looks_like_ct"]
+__all__ = [
+    "AIR_HU",
+    "check_cases",
+    "check_contrast",
+    "check_number",
+    "check_voxels",
+    "holds_hounsfield_units",
+    "looks_like_ct",
+]
 
 #: Below this a CT voxel is air rather than body (Makrogiannis' mid-thigh pipeline).
 AIR_HU = -200.0
@@ -76,6 +84,19 @@ def check_contrast(image: Image, accepted: Collection[Contrast], method: str) ->
     if image.contrast not in accepted:
         names = ", ".join(sorted(accepted))
         raise ModalityError(f"method '{method}' takes {names}; this image is {image.contrast}")
+
+
+def check_cases(cases: Iterable[Case], accepted: Collection[Contrast], method: str) -> None:
+    """Refuse cases with an image that a method does not take: all that fitting an unsupervised method has to do.
+
+    Raises
+    ------
+    ModalityError
+        If the contrast of an image is not among those accepted.
+    """
+    for case in cases:
+        for image in case.images.values():
+            check_contrast(image, accepted, method)
 
 
 def check_voxels(image: Image) -> None:

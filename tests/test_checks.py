@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from musclekit.checks import check_contrast, check_voxels, looks_like_ct
-from musclekit.errors import ModalityError, VoxelError
-from musclekit.image import Contrast, Grid, Image
+from musclekit.checks import check_cases, check_contrast, check_number, check_voxels, looks_like_ct
+from musclekit.errors import ModalityError, ParameterError, VoxelError
+from musclekit.image import Case, Contrast, Grid, Image
 
 GRID = Grid.from_spacing((2, 20, 20), (3.0, 1.0, 1.0))
 
@@ -65,3 +65,33 @@ def test_an_mr_given_as_ct_is_refused() -> None:
 def test_a_ct_given_as_mr_is_refused(contrast: Contrast) -> None:
     with pytest.raises(ModalityError, match=rf"given as {contrast}, but .* are Hounsfield units; is it CT\?"):
         check_voxels(image(contrast, -1000, 900))
+
+
+def test_cases_of_another_contrast_are_refused() -> None:
+    image = Image(np.zeros((1, 2, 2)), Grid.from_spacing((1, 2, 2), (1, 1, 1)), Contrast.FAT)
+    case = Case("a", "somebody", {Contrast.FAT: image})
+    check_cases([case], {Contrast.FAT}, "tried")
+    with pytest.raises(ModalityError, match="method 'tried' takes ct; this image is fat"):
+        check_cases([case], {Contrast.CT}, "tried")
+
+
+@pytest.mark.parametrize("value", [0, 2.5, np.float32(1), np.int64(3)])
+def test_a_number_in_its_range_passes(value: float) -> None:
+    check_number("sigma_mm", value, least=0, most=3)
+
+
+@pytest.mark.parametrize(
+    ("value", "limits", "words"),
+    [
+        ("3", {}, "sigma_mm must be a number, not '3'"),
+        (True, {}, "sigma_mm must be a number, not True"),
+        (float("nan"), {}, "must be a number, not nan"),
+        (-1, {"least": 0}, "must be a number of at least 0, not -1"),
+        (0, {"above": 0}, "must be a number above 0, not 0"),
+        (5, {"least": 0, "most": 1}, "must be a number of at least 0 and of at most 1, not 5"),
+        (2.0, {"whole": True}, "must be a whole number, not 2.0"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(value: object, limits: dict[str, float], words: str) -> None:
+    with pytest.raises(ParameterError, match=words):
+        check_number("sigma_mm", value, **limits)  # type: ignore[arg-type]

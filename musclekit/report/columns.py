@@ -58,14 +58,14 @@ COLUMNS = (
     Column("slice", "Slice", kind="key"),
     Column("level_mm", "Level", "mm", 0, meaning="Height of the slice in the world of the scanner, towards the head."),
     Column(
+        "volume_ml", "Volume", "mL", meaning="Voxels times their volume, in the part of the thigh that was scanned."
+    ),
+    Column(
         "status",
         "Status",
         kind="status",
         meaning="ok; cut: touches the border of the field of view or stands in the first or last slice, so its size is "
         "a lower bound; absent: no voxel, so there is no number, rather than a zero.",
-    ),
-    Column(
-        "volume_ml", "Volume", "mL", meaning="Voxels times their volume, in the part of the thigh that was scanned."
     ),
     Column(
         "csa_mm2",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask, split_legs
-from musclekit.checks import check_contrast, check_number, check_voxels
+from musclekit.checks import check_cases, check_contrast, check_number, check_voxels
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
 from musclekit.segmenters.planes import (
@@ -255,9 +255,7 @@ class LevelSetSegmenter(BaseEstimator):
     def fit(self, cases: Sequence[Case]) -> Self:
         """Check the parameters and the cases; there is nothing to learn."""
         self._check_parameters()
-        for case in cases:
-            for image in case.images.values():
-                check_contrast(image, self.contrasts, "levelset")
+        check_cases(cases, self.contrasts, "levelset")
         return self
 
     def segment(self, image: Image) -> LabelMap:

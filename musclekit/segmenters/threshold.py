@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask
-from musclekit.checks import check_contrast, check_number, check_voxels
+from musclekit.checks import check_cases, check_contrast, check_number, check_voxels
 from musclekit.errors import ParameterError, VoxelError
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
@@ -91,9 +91,7 @@ class ThresholdSegmenter(BaseEstimator):
     def fit(self, cases: Sequence[Case]) -> Self:
         """Check the parameters and the cases; there is nothing to learn."""
         self._check_parameters()
-        for case in cases:
-            for image in case.images.values():
-                check_contrast(image, self.contrasts, "threshold")
+        check_cases(cases, self.contrasts, "threshold")
         return self
 
     def segment(self, image: Image) -> LabelMap:

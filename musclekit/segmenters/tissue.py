@@ -8,7 +8,7 @@ from typing import Self
 from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import body_mask, split_legs
-from musclekit.checks import check_contrast, check_number, check_voxels
+from musclekit.checks import check_cases, check_contrast, check_number, check_voxels
 from musclekit.errors import ParameterError
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
@@ -79,9 +79,7 @@ class TissueSegmenter(BaseEstimator):
     def fit(self, cases: Sequence[Case]) -> Self:
         """Check the parameters and the cases; there is nothing to learn."""
         self._check_parameters()
-        for case in cases:
-            for image in case.images.values():
-                check_contrast(image, self.contrasts, "tissue")
+        check_cases(cases, self.contrasts, "tissue")
         return self
 
     def segment(self, image: Image) -> LabelMap:
