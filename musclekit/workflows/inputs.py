@@ -13,8 +13,8 @@ __all__ = ["VOLUME_SUFFIXES", "find_scans", "scan_names"]
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
-#: Endings of what musclekit writes beside a scan: never taken for scans themselves.
-_DERIVED = ("_dseg", "_probseg")
+#: Endings of label maps and masks: in a folder they are never taken for scans.
+_DERIVED = ("_dseg", "_probseg", "_mask", "_seg", "_label", "_labels")
 
 
 def _is_volume(path: Path) -> bool:
@@ -31,8 +31,8 @@ def find_scans(paths: Sequence[Path]) -> list[Path]:
     ----------
     paths : sequence of Path
         A volume file stands for itself; a folder that holds DICOM files is one scan; any other folder stands for the
-        volumes in it or, when it holds none, for those of its subfolders. Label maps that musclekit wrote
-        (``*_dseg``) are passed over in folders.
+        volumes in it or, when it holds none, for those of its subfolders. Label maps and masks
+        (``*_dseg``, ``*_mask`` ...) are passed over in folders.
 
     Returns
     -------

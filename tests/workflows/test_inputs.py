@@ -27,6 +27,7 @@ def test_a_folder_stands_for_its_volumes(tmp_path: Path) -> None:
     names = ["b.nii", "a.nii.gz", "c.nrrd", "d.mha", "E.NII.GZ"]
     volumes = [touch(tmp_path / name) for name in names]
     touch(tmp_path / "a_dseg.nii.gz")
+    touch(tmp_path / "a_mask.nii.gz")
     touch(tmp_path / "notes.txt")
     assert sorted(find_scans([tmp_path])) == sorted(volumes)
 
