@@ -20,6 +20,8 @@ from musclekit.anatomy import body_mask, split_legs
 from musclekit.checks import check_cases, check_contrast, check_number, check_voxels
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
+from musclekit.segmenters.mr_brightness import even_brightness, fat_is_bright, fat_share
+from musclekit.segmenters.mr_brightness import skin_depth as volume_depth
 from musclekit.segmenters.planes import (
     WorkingPlanes,
     body_box,
@@ -30,8 +32,7 @@ from musclekit.segmenters.planes import (
     skin_seam,
 )
 from musclekit.segmenters.tissue_ct import bone_mask, compartment_mask
-from musclekit.segmenters.tissue_mr import even_brightness, fat_is_bright, fat_share, mr_tissues
-from musclekit.segmenters.tissue_mr import skin_depth as volume_depth
+from musclekit.segmenters.tissue_mr import mr_tissues
 
 __all__ = ["LevelSetSegmenter", "bone_contour", "fascia_contour", "geodesic_contour"]
 

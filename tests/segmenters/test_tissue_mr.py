@@ -18,18 +18,10 @@ from musclekit.anatomy import body_mask, split_legs
 from musclekit.image import Contrast, Grid, Image
 from musclekit.labels import label_set
 from musclekit.phantom import make_case
+from musclekit.segmenters.mr_brightness import even_brightness, fat_is_bright, fat_share, skin_depth
+from musclekit.segmenters.mr_fascia import STEP_MM, STEP_PRICE, _closed_contours, muscle_compartment
 from musclekit.segmenters.tissue import TissueSegmenter
-from musclekit.segmenters.tissue_mr import (
-    STEP_MM,
-    STEP_PRICE,
-    _closed_contours,
-    even_brightness,
-    fat_is_bright,
-    fat_share,
-    mr_tissues,
-    muscle_compartment,
-    skin_depth,
-)
+from musclekit.segmenters.tissue_mr import mr_tissues
 
 IDS = {label.name: label.id for label in label_set("tissue")}
 
