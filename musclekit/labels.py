@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -73,6 +74,14 @@ class LabelSet:
     name: str
     labels: tuple[Label, ...]
     sided_ids: Mapping[int, tuple[int, int]]
+
+    def __post_init__(self) -> None:
+        # Sets are shared by everyone who asks for one: nobody may change the ids of all.
+        object.__setattr__(self, "sided_ids", MappingProxyType(dict(self.sided_ids)))
+
+    def __reduce__(self) -> tuple[type[LabelSet], tuple[str, tuple[Label, ...], dict[int, tuple[int, int]]]]:
+        # A mapping proxy cannot be pickled.
+        return LabelSet, (self.name, self.labels, dict(self.sided_ids))
 
     def __hash__(self) -> int:
         return hash((self.name, self.labels))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import re
 from itertools import combinations
 from pathlib import Path
@@ -224,3 +225,13 @@ def test_odd_qmritools_ids_lie_on_the_left(shared_data: Path) -> None:
             continue
         x = (file.affine @ [*np.argwhere(ids == label.id).mean(axis=0), 1])[0]
         assert label.side == ("right" if x > middle[0] else "left"), label.full_name
+
+
+def test_a_set_that_everyone_shares_cannot_be_changed_and_can_be_pickled() -> None:
+    shared = label_set("thigh-4")
+    with pytest.raises(TypeError):
+        shared.sided_ids[1] = (99, 98)  # type: ignore[index]
+    copied = pickle.loads(pickle.dumps(shared))
+    assert copied == shared
+    assert copied.sided() == shared.sided()
+    assert hash(copied) == hash(shared)

@@ -220,7 +220,7 @@ class LevelSetSegmenter(BaseEstimator):
     """Muscle compartment (all inside the fascia lata but bone) and bone, by geodesic active contours, plane by plane.
 
     All fat that muscles enclose counts as compartment, also that of the popliteal fossa: the contour cannot enter it.
-    Where muscle has turned to fat the contour runs through it; the method ``tissue`` bridges that.
+    Where muscle has turned to fat it comes to rest 4 mm inside the compartment that the method ``tissue`` finds.
 
     Parameters
     ----------
