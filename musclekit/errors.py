@@ -11,6 +11,7 @@
     │   ├── ModalityError     a method is given a contrast that it does not accept
     │   ├── LabelError        ids outside their label set, an unknown label, a map that does not exist
     │   ├── SchemaError       a manifest, plan or table breaks its schema
+    │   ├── NotFittedError    a method that learns from annotated cases is used before it has seen any
     │   ├── ParameterError    a parameter that does not exist or lies outside its range (also a ValueError)
     │   └── UnknownNameError  a name no registry knows (also a KeyError)
     ├── SegmentationError     a method ran and found nothing that it can stand behind
@@ -29,6 +30,7 @@ __all__ = [
     "MissingFileError",
     "ModalityError",
     "MusclekitError",
+    "NotFittedError",
     "OutputError",
     "ParameterError",
     "SchemaError",
@@ -73,6 +75,10 @@ class LabelError(InputError):
 
 class SchemaError(InputError):
     """A manifest, plan or table does not follow its schema."""
+
+
+class NotFittedError(InputError):
+    """A method that learns from annotated cases was used before it saw any: call ``fit`` first."""
 
 
 class ParameterError(InputError, ValueError):
