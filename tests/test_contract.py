@@ -9,10 +9,10 @@ import pytest
 from sklearn.base import BaseEstimator
 
 from musclekit import registry
-from musclekit.errors import ModalityError, ParameterError, VoxelError
+from musclekit.errors import InputError, ModalityError, NotFittedError, ParameterError, VoxelError
 from musclekit.image import Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
-from musclekit.testing import check_refiner, check_segmenter, check_translator, example_image
+from musclekit.testing import check_refiner, check_segmenter, check_translator, example_cases, example_image
 
 # What a method needs besides its defaults.
 NEEDS: dict[str, dict[str, Any]] = {
@@ -22,15 +22,27 @@ NEEDS: dict[str, dict[str, Any]] = {
 }
 
 
+# What a method that learns is fitted on: the label set of its examples.
+LEARNS: dict[str, str] = {}
+
+
+def ready(name: str, contrast: Contrast | None = None, **settings: Any) -> Any:
+    """A method with what it needs, fitted if it learns."""
+    method = registry.build(name, **{**NEEDS.get(name, {}), **settings})
+    if name in LEARNS:
+        method.fit(example_cases(LEARNS[name], contrast or _a_contrast(method)))
+    return method
+
+
 @pytest.mark.parametrize("name", registry.names("segmenter"))
 def test_segmenters_keep_the_contract(name: str) -> None:
-    check_segmenter(registry.build(name, **NEEDS.get(name, {})))
+    check_segmenter(ready(name))
 
 
 @pytest.mark.parametrize("name", ["tissue", "gmm", "threshold", "levelset"])
 @pytest.mark.parametrize("contrast", [Contrast.T1W, Contrast.FAT, Contrast.WATER])
 def test_segmenters_find_muscle_in_mr(name: str, contrast: Contrast) -> None:
-    method = registry.build(name)
+    method = ready(name, contrast)
     if contrast not in method.contrasts:
         pytest.skip(f"{name} does not take {contrast}")
     image = example_image(contrast)
@@ -74,6 +86,27 @@ class Plain(BaseEstimator):
         return LabelMap(image.voxels > 0, image.grid, self.label_set)
 
 
+class Learner(Plain):
+    """Learns how bright muscle is; says nothing unfitted."""
+
+    def fit(self, cases: Any) -> Learner:
+        if not cases:
+            raise InputError("'learner' needs annotated cases to be fitted on")
+        self.low_ = float(np.mean([case.image.voxels[case.reference.mask("muscle")].min() for case in cases]))
+        return self
+
+    def segment(self, image: Image) -> LabelMap:
+        labels = super().segment(image)
+        if not hasattr(self, "low_"):
+            raise NotFittedError("'learner' learns from annotated cases: call fit(cases) first")
+        return labels.with_voxels((image.voxels > self.low_).astype(np.uint8))
+
+
+class Lenient(Learner):
+    def fit(self, cases: Any) -> Learner:
+        return super().fit(cases) if cases else self
+
+
 class Forgetful(Plain):
     def segment(self, image: Image) -> LabelMap:
         self.calls = getattr(self, "calls", 0) + 1
@@ -100,6 +133,24 @@ class Mutating(Plain):
 
 def test_kit_passes_a_plain_method() -> None:
     check_segmenter(Plain())
+
+
+def test_kit_passes_a_method_that_learns_and_wants_it_to_refuse_nothing() -> None:
+    cases = example_cases("muscle", Contrast.CT)
+    check_segmenter(Learner().fit(cases))
+    with pytest.raises(AssertionError, match="refuses to be fitted on nothing"):
+        check_segmenter(Lenient().fit(cases))
+
+
+def test_examples_share_the_muscle_among_the_labels_of_a_set() -> None:
+    one, two, three = example_cases("thigh-11", Contrast.CT)
+    assert one.reference is not None
+    assert set(np.unique(one.reference.voxels)) == {0, *one.reference.label_set.ids}
+    assert (one.side, two.side, three.side) == ("right", "left", "right")
+    muscle = one.image.voxels[one.reference.voxels > 0]
+    # Muscle is at 55 HU, with a noise of 10.
+    assert 54 < muscle.mean() < 56
+    assert muscle.std() < 11
 
 
 @pytest.mark.parametrize(
@@ -134,10 +185,8 @@ def numbers() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("name", "key"), numbers())
 @pytest.mark.parametrize("value", ["abc", None, [1, 2], float("nan"), float("inf"), True])
 def test_a_parameter_that_is_no_number_is_refused(name: str, key: str, value: Any) -> None:
-    method = registry.build(name, **{**NEEDS.get(name, {}), key: value})
-    image = example_image(_a_contrast(method), shape=(2, 48, 48))
     with pytest.raises(ParameterError, match=key):
-        _use(method, image)
+        _use(ready(name, **{key: value}))
 
 
 def _a_contrast(method: Any) -> Contrast:
@@ -145,7 +194,8 @@ def _a_contrast(method: Any) -> Contrast:
     return Contrast.CT if Contrast.CT in accepted else Contrast.T1W
 
 
-def _use(method: Any, image: Image) -> None:
+def _use(method: Any) -> None:
+    image = example_image(_a_contrast(method), shape=(2, 48, 48))
     if hasattr(method, "segment"):
         method.segment(image)
     elif hasattr(method, "translate"):
