@@ -1,0 +1,503 @@
+"""Muscle against background by a minimum cut, found in the band of voxels that are in doubt.
+
+A binary labelling has a cost for each voxel and a price for each pair of neighbours that differ; the cheapest labelling
+is a minimum cut of a graph (Greig et al. 1989; Boykov and Kolmogorov 2004, whose solver PyMaxflow wraps). Most voxels
+of a scan need no graph: their own cost outweighs whatever their neighbours could say. They are labelled first, by rules
+that no cheapest labelling can break, and the graph is built for the rest alone. The result is that of the whole graph,
+voxel by voxel.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import cv2
+import maxflow
+import numpy as np
+from numpy.typing import NDArray
+
+from musclekit.checks import check_number
+from musclekit.errors import GeometryError, ParameterError, VoxelError
+
+__all__ = [
+    "BACKGROUND",
+    "FREE",
+    "MUSCLE",
+    "BinaryProblem",
+    "Connectivity",
+    "Neighbourhood",
+    "cut_energy",
+    "mean_squared_difference",
+    "min_cut",
+    "neighbourhood",
+]
+
+Connectivity = Literal[4, 8, 6, 18, 26]
+Offset = tuple[int, int, int]
+
+#: What `BinaryProblem.fixed` holds.
+FREE, BACKGROUND, MUSCLE = -1, 0, 1
+
+#: Axes along which the neighbours of each connectivity may lie, and how many coordinates may differ at once.
+_REACH: dict[int, tuple[tuple[int, int, int], int]] = {
+    4: ((0, 1, 1), 1),
+    8: ((0, 1, 1), 2),
+    6: ((1, 1, 1), 1),
+    18: ((1, 1, 1), 2),
+    26: ((1, 1, 1), 3),
+}
+
+#: Capacities are whole numbers, so that sums are exact and ties are ties; all of them together stay below this.
+_TOTAL_CAPACITY = 2.0**60
+_FINEST_SCALE = 2.0**44
+
+#: A rule for whole windows is believed only with this margin: it is checked in single precision.
+_MARGIN = 1e-5
+
+#: State of a voxel outside the grid, in the padded array of states.
+_NONE = 3
+_UNDECIDED = 2
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Which voxels are neighbours, and what it costs to part them.
+
+    Parameters
+    ----------
+    offsets : tuple of (int, int, int)
+        Steps (z, y, x) to the neighbours, one of each opposite pair.
+    weights : tuple of float
+        One for each offset, not negative.
+    """
+
+    offsets: tuple[Offset, ...]
+    weights: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryProblem:
+    r"""Which labelling of a grid is sought: the cheapest one.
+
+    .. math:: E(L) = \sum_x D_x(L_x) + \lambda \sum_{(x, y)} w_{xy} [L_x \ne L_y]
+
+    Parameters
+    ----------
+    background_cost, muscle_cost : ndarray of float, shape (Z, Y, X)
+        Cost :math:`D_x` of calling a voxel background, and of calling it muscle; finite. Only the difference decides.
+    neighbourhood : Neighbourhood
+        The pairs and their weights :math:`w_{xy}`.
+    smoothness : float
+        Factor :math:`\lambda` of every weight.
+    fixed : ndarray of int8, shape (Z, Y, X), optional
+        FREE (-1), BACKGROUND (0) or MUSCLE (1): labels that are given. All are free when not given.
+    guide : ndarray of float, shape (Z, Y, X), optional
+        Grey values I; every weight is then multiplied by :math:`\exp(-(I_x - I_y)^2 / 2 \beta^2)`, so that the
+        boundary runs along edges of the image.
+    guide_variance : float
+        :math:`\beta^2` in squared grey values, as `mean_squared_difference` gives it.
+
+    Raises
+    ------
+    GeometryError
+        If the arrays are not three-dimensional or differ in shape.
+    ParameterError
+        If smoothness, a weight or the variance is negative or no number, or `fixed` holds other values.
+    """
+
+    background_cost: NDArray[np.floating]
+    muscle_cost: NDArray[np.floating]
+    neighbourhood: Neighbourhood
+    smoothness: float
+    fixed: NDArray[np.int8] | None = None
+    guide: NDArray[np.floating] | None = None
+    guide_variance: float = 1.0
+
+    def __post_init__(self) -> None:
+        shape = self.background_cost.shape
+        for name in ("background_cost", "muscle_cost", "fixed", "guide"):
+            array = getattr(self, name)
+            if array is not None and (array.ndim != 3 or array.shape != shape):
+                raise GeometryError(f"{name} has shape {array.shape}; a cut needs (z, y, x), the same for all: {shape}")
+        check_number("smoothness", self.smoothness, least=0)
+        for weight in self.neighbourhood.weights:
+            check_number("the weight of a neighbour", weight, least=0)
+        if self.guide is not None:
+            check_number("guide_variance", self.guide_variance, above=0)
+        if self.fixed is not None and self.fixed.size and (self.fixed.min() < FREE or self.fixed.max() > MUSCLE):
+            raise ParameterError("fixed must hold -1 (free), 0 (background) or 1 (muscle) alone")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the grid (Z, Y, X)."""
+        return cast("tuple[int, int, int]", self.background_cost.shape)
+
+
+def neighbourhood(connectivity: Connectivity, spacing: tuple[float, float, float]) -> Neighbourhood:
+    r"""Neighbours within a slice (4, 8) or in space (6, 18, 26), weighted by how far they are.
+
+    The weight of a step is :math:`\sqrt{\Delta y \Delta x}` over its length in mm: 1 along the axes of square pixels,
+    :math:`1/\sqrt 2` along their diagonals, :math:`\Delta x / \Delta z` to the next slice. The sum over the parted
+    pairs then measures the boundary as Cauchy and Crofton do, in pixel edges a slice (Boykov and Kolmogorov 2003):
+    voxels that are long along z weigh little along z.
+
+    Parameters
+    ----------
+    connectivity : {4, 8, 6, 18, 26}
+        How many neighbours an inner voxel has.
+    spacing : (float, float, float)
+        Size of a voxel in mm (z, y, x).
+
+    Returns
+    -------
+    Neighbourhood
+
+    Raises
+    ------
+    ParameterError
+        If the connectivity is none of these.
+
+    Examples
+    --------
+    >>> neighbourhood(6, (5.0, 1.0, 1.0)).weights
+    (1.0, 1.0, 0.2)
+    """
+    if connectivity not in get_args(Connectivity):
+        allowed = ", ".join(str(n) for n in get_args(Connectivity))
+        raise ParameterError(f"neighbourhood must be one of {allowed}, not {connectivity!r}")
+    axes, most = _REACH[connectivity]
+    steps = itertools.product(*(range(-reach, reach + 1) for reach in axes))
+    offsets = [step for step in steps if step > (0, 0, 0) and sum(abs(k) for k in step) <= most]
+    pixel = math.sqrt(spacing[1] * spacing[2])
+    lengths = [math.hypot(*(k * mm for k, mm in zip(step, spacing, strict=True))) for step in offsets]
+    return Neighbourhood(tuple(cast("list[Offset]", offsets)), tuple(pixel / length for length in lengths))
+
+
+def mean_squared_difference(
+    guide: NDArray[np.floating], pairs: Neighbourhood, inside: NDArray[np.bool_] | None = None
+) -> float:
+    r"""Mean of :math:`(I_x - I_y)^2` over the neighbours: the :math:`\beta^2` of the contrast term.
+
+    Parameters
+    ----------
+    guide : ndarray of float, shape (Z, Y, X)
+        Grey values.
+    pairs : Neighbourhood
+        Which voxels are neighbours; the weights play no part.
+    inside : ndarray of bool, shape (Z, Y, X), optional
+        Pairs count where both voxels lie here; everywhere when not given.
+
+    Returns
+    -------
+    float
+        In squared grey values; 0 where there are no pairs.
+    """
+    total, count = 0.0, 0
+    for offset in pairs.offsets:
+        near, far = _pair(offset)
+        squared = np.square(guide[far] - guide[near], dtype=np.float64)
+        if inside is None:
+            total, count = total + float(squared.sum()), count + squared.size
+        else:
+            both = inside[near] & inside[far]
+            total, count = total + float(squared.sum(where=both)), count + int(np.count_nonzero(both))
+    return total / count if count else 0.0
+
+
+def cut_energy(problem: BinaryProblem, mask: NDArray[np.bool_]) -> float:
+    """Energy of a labelling of the whole grid.
+
+    Parameters
+    ----------
+    problem : BinaryProblem
+        What it is measured by.
+    mask : ndarray of bool, shape (Z, Y, X)
+        Muscle.
+
+    Returns
+    -------
+    float
+        Costs of the voxels, fixed ones included, plus the weights of the pairs that differ; infinite where the mask
+        contradicts a fixed label.
+
+    Raises
+    ------
+    GeometryError
+        If mask and problem differ in shape.
+    """
+    mask = _checked_mask(problem, mask)
+    if problem.fixed is not None and np.any((problem.fixed != FREE) & (problem.fixed != mask)):
+        return math.inf
+    energy = float(np.where(mask, problem.muscle_cost, problem.background_cost).sum(dtype=np.float64))
+    for offset, weight in zip(problem.neighbourhood.offsets, problem.neighbourhood.weights, strict=True):
+        near, far = _pair(offset)
+        parted = mask[near] != mask[far]
+        if problem.guide is None:
+            length = float(np.count_nonzero(parted))
+        else:
+            length = float(_fading(problem, problem.guide[near][parted], problem.guide[far][parted]).sum())
+        energy += problem.smoothness * weight * length
+    return energy
+
+
+def min_cut(problem: BinaryProblem) -> NDArray[np.bool_]:
+    """Cheapest labelling of a grid.
+
+    Parameters
+    ----------
+    problem : BinaryProblem
+        What is sought.
+
+    Returns
+    -------
+    ndarray of bool, shape (Z, Y, X)
+        Muscle. Of all cheapest labellings the one with the least muscle (what the source of the residual graph still
+        reaches), which is one and the same however the cut is found.
+
+    Raises
+    ------
+    VoxelError
+        If a cost is not finite.
+
+    Notes
+    -----
+    A voxel takes its label without a graph
+
+    - when all of a window around it prefers that label by more than the window's surface could cost, counted along
+      the lines of the neighbourhood (see `_windows`; Lermé and Malgouyres 2014 reduce graphs in the same spirit);
+    - when its own preference is at least the sum of the weights to its undecided neighbours; this is repeated, as
+      every voxel that is decided takes a side for its neighbours.
+
+    Costs are rounded to whole multiples of a power of two, about 1e-12 of the largest that can matter: a labelling is
+    cheapest to that precision.
+    """
+    if problem.smoothness * sum(problem.neighbourhood.weights) == 0:
+        # Nothing joins the voxels: each takes what is cheaper.
+        return _cheaper(problem)
+    band = _Band(problem, _settled(problem))
+    band.settle()
+    band.cut()
+    return band.muscle()
+
+
+def _checked_mask(problem: BinaryProblem, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    found = np.asarray(mask, dtype=np.bool_)
+    if found.shape != problem.shape:
+        raise GeometryError(f"the mask has shape {found.shape}, the problem {problem.shape} (z, y, x)")
+    return found
+
+
+def _pair(offset: Offset) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Slices of the voxels that have a neighbour at an offset, and of these neighbours."""
+    near = tuple(slice(max(0, -k), -k if k > 0 else None) for k in offset)
+    far = tuple(slice(max(0, k), k if k < 0 else None) for k in offset)
+    return near, far
+
+
+def _fading(problem: BinaryProblem, here: NDArray[np.floating], there: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Factor of the weights between voxels of given grey values."""
+    squared = np.square(here.astype(np.float64) - there)
+    return np.exp(-squared / (2 * problem.guide_variance))
+
+
+def _cheaper(problem: BinaryProblem) -> NDArray[np.bool_]:
+    """Label each voxel by itself."""
+    _check_costs(problem)
+    alone: NDArray[np.bool_] = problem.background_cost > problem.muscle_cost
+    return alone if problem.fixed is None else np.where(problem.fixed == FREE, alone, problem.fixed == MUSCLE)
+
+
+def _check_costs(problem: BinaryProblem) -> None:
+    for cost in (problem.background_cost, problem.muscle_cost):
+        if not np.isfinite(cost).all():
+            raise VoxelError("the costs of a cut must be finite numbers, and some are not; fix labels by `fixed`")
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A shape that takes one label as a whole when all of it prefers that label by more than `surface`."""
+
+    layers: tuple[NDArray[np.uint8], ...]
+    surface: float
+
+
+def _windows(pairs: Neighbourhood, smoothness: float, planes: int, uniform: bool) -> Iterator[_Window]:
+    r"""Windows, from the largest, and the preference that settles each.
+
+    Let all voxels q of a window W prefer muscle by more than :math:`h(q) = \sum_o 2 \lambda w_o / n_o(q)`, with
+    :math:`n_o(q)` the number of voxels of W on the line through q along o. Then W is muscle in every cheapest
+    labelling. For let A be its voxels that are not. Turning A to muscle parts it from what is outside W, and joins it
+    to the muscle inside. A line that A fills from end to end has two ends, which cost :math:`2 \lambda w_o`: just the
+    sum of the shares in h of its voxels. On any other line there is at least one joined pair for every end. So the
+    surface costs at most the sum of h over A, which is less than A prefers. That needs equal weights all along a line.
+    """
+    biggest = 4 if uniform else 0
+    for radius in range(biggest, 0, -1):
+        heights = (1,) if not any(offset[0] for offset in pairs.offsets) else (1, 3, 5)
+        for height in heights:
+            if height > planes:
+                continue
+            best: _Window | None = None
+            for cut in range(radius):
+                layers = _layers(radius, cut, height)
+                surface = smoothness * _surface(np.stack(layers), pairs)
+                if best is None or surface < best.surface:
+                    best = _Window(layers, surface)
+            if best is not None:
+                yield best
+    yield _Window((np.ones((1, 1), np.uint8),), 2 * smoothness * sum(pairs.weights))
+
+
+def _layers(radius: int, cut: int, height: int) -> tuple[NDArray[np.uint8], ...]:
+    """Stack squares without their corners."""
+    across = np.abs(np.arange(-radius, radius + 1))
+    layer = (across[:, None] + across <= 2 * radius - cut).astype(np.uint8)
+    return (layer,) * height
+
+
+def _surface(window: NDArray[np.uint8], pairs: Neighbourhood) -> float:
+    """Largest share of the surface that a voxel of a window bears."""
+    share = np.zeros(window.shape)
+    inside = np.argwhere(window)
+    for offset, weight in zip(pairs.offsets, pairs.weights, strict=True):
+        for q in inside:
+            length = 1
+            for sign in (-1, 1):
+                p = q + sign * np.array(offset)
+                while np.all(p >= 0) and np.all(p < window.shape) and window[tuple(p)]:
+                    length += 1
+                    p = p + sign * np.array(offset)
+            share[tuple(q)] += 2 * weight / length
+    return float(share[window > 0].max())
+
+
+def _settled(problem: BinaryProblem) -> NDArray[np.uint8]:
+    """State of every voxel after the rules that need no neighbour's label: background, muscle or undecided."""
+    _check_costs(problem)
+    preference = np.subtract(problem.background_cost, problem.muscle_cost, dtype=np.float32)
+    if problem.fixed is not None:
+        preference[problem.fixed == BACKGROUND] = -np.inf
+        preference[problem.fixed == MUSCLE] = np.inf
+    state = np.full(problem.shape, _UNDECIDED, dtype=np.uint8)
+    for window in _windows(problem.neighbourhood, problem.smoothness, len(state), problem.guide is None):
+        surface = window.surface * (1 + _MARGIN) + 1e-7
+        state[_opened(preference > surface, window.layers)] = MUSCLE
+        state[_opened(preference < -surface, window.layers)] = BACKGROUND
+    return state
+
+
+def _opened(mask: NDArray[np.bool_], layers: tuple[NDArray[np.uint8], ...]) -> NDArray[np.bool_]:
+    """Union of the windows that lie in a mask."""
+    planes = mask.view(np.uint8)
+    if layers[0].size == 1:
+        return mask
+    half = len(layers) // 2
+    # Beyond the grid there is no window: OpenCV's own border would let it reach out.
+    eroded = np.stack(
+        [cv2.erode(plane, layers[half], borderType=cv2.BORDER_CONSTANT, borderValue=0) for plane in planes]
+    )
+    if half:
+        whole = np.zeros_like(eroded)
+        whole[half:-half] = np.minimum.reduce([eroded[k : len(planes) - 2 * half + k] for k in range(2 * half + 1)])
+        eroded = np.zeros_like(whole)
+        for k in range(-half, half + 1):
+            near, far = _pair((k, 0, 0))
+            np.maximum(eroded[far], whole[near], out=eroded[far])
+    return np.stack([cv2.dilate(plane, layers[half]) for plane in eroded]).astype(np.bool_)
+
+
+class _Band:
+    """The voxels in doubt: settled one by one as far as that goes, then cut.
+
+    Voxels have flat indices into the grid padded by one voxel on each side, so that every voxel has all neighbours.
+    """
+
+    def __init__(self, problem: BinaryProblem, settled: NDArray[np.uint8]) -> None:
+        self.problem = problem
+        self.state = np.pad(settled, 1, constant_values=_NONE)
+        # Views of one memory: labels are set by flat index and read as a volume.
+        self.flat = self.state.reshape(-1)
+        self.voxels: NDArray[np.intp] = np.flatnonzero(self.flat == _UNDECIDED)
+        self.position = np.empty(self.flat.size, dtype=np.int32)
+        self.position[self.voxels] = np.arange(len(self.voxels), dtype=np.int32)
+        shape = self.state.shape
+        z, y, x = (k - 1 for k in np.unravel_index(self.voxels, shape))
+        here = np.ravel_multi_index((z, y, x), problem.shape)
+        pairs = problem.neighbourhood
+        self.steps = [int(np.dot(o, (shape[1] * shape[2], shape[2], 1))) for o in pairs.offsets]
+        reach = 2 * problem.smoothness * sum(pairs.weights)
+        # A preference that outweighs all neighbours need not be told from a larger one.
+        bound = max(reach, float(np.finfo(np.float32).tiny))
+        self.scale = min(_FINEST_SCALE, 2.0 ** math.floor(math.log2(_TOTAL_CAPACITY / (4 * bound * settled.size))))
+        self.prices = [problem.smoothness * w * self.scale for w in pairs.weights]
+        preference = problem.background_cost.reshape(-1)[here].astype(np.float64)
+        preference -= problem.muscle_cost.reshape(-1)[here]
+        self.preference = np.rint(np.clip(preference, -2 * bound, 2 * bound) * self.scale).astype(np.int64)
+        self.guide = None
+        if problem.guide is not None:
+            self.guide = np.pad(problem.guide, 1).reshape(-1)
+
+    def _weights(self, k: int, voxels: NDArray[np.intp], sign: int) -> NDArray[np.int64]:
+        """Whole-number weights between voxels and their neighbours at an offset."""
+        if self.guide is None:
+            return np.full(len(voxels), round(self.prices[k]), dtype=np.int64)
+        fading = _fading(self.problem, self.guide[voxels], self.guide[voxels + sign * self.steps[k]])
+        return np.rint(self.prices[k] * fading).astype(np.int64)
+
+    def settle(self) -> None:
+        """Label voxels whose preference is at least the sum of the weights to undecided neighbours, until none is."""
+        undecided = np.zeros(len(self.voxels), dtype=np.int64)
+        for k, sign in itertools.product(range(len(self.steps)), (1, -1)):
+            neighbour = self.flat[self.voxels + sign * self.steps[k]]
+            weights = self._weights(k, self.voxels, sign)
+            undecided += np.where(neighbour == _UNDECIDED, weights, 0)
+            self.preference += np.where(neighbour == MUSCLE, weights, 0)
+            self.preference -= np.where(neighbour == BACKGROUND, weights, 0)
+        candidates = np.arange(len(self.voxels))
+        while len(candidates):
+            muscle = candidates[self.preference[candidates] > undecided[candidates]]
+            background = candidates[self.preference[candidates] <= -undecided[candidates]]
+            self.flat[self.voxels[muscle]] = MUSCLE
+            self.flat[self.voxels[background]] = BACKGROUND
+            touched = []
+            for k, sign in itertools.product(range(len(self.steps)), (1, -1)):
+                for label, chosen in ((1, muscle), (-1, background)):
+                    voxels = self.voxels[chosen]
+                    neighbours = voxels + sign * self.steps[k]
+                    open_ = self.flat[neighbours] == _UNDECIDED
+                    at = self.position[neighbours[open_]]
+                    weights = self._weights(k, voxels[open_], sign)
+                    undecided[at] -= weights
+                    self.preference[at] += label * weights
+                    touched.append(at)
+            candidates = np.unique(np.concatenate(touched))
+
+    def cut(self) -> None:
+        """Label what is left by a minimum cut."""
+        left = np.flatnonzero(self.flat[self.voxels] == _UNDECIDED)
+        if not len(left):
+            return
+        voxels = self.voxels[left]
+        self.position[voxels] = np.arange(len(left), dtype=np.int32)
+        graph = maxflow.GraphInt(len(left), len(left) * len(self.steps))
+        nodes = graph.add_nodes(len(left))
+        for k, step in enumerate(self.steps):
+            joined = self.flat[voxels + step] == _UNDECIDED
+            start = voxels[joined]
+            weights = self._weights(k, start, 1)
+            graph.add_edges(nodes[joined], self.position[start + step].astype(nodes.dtype), weights, weights)
+        # PyMaxflow gives voxels that neither terminal reaches to the source: muscle is the sink, so that they are not
+        # muscle.
+        preference = self.preference[left]
+        graph.add_grid_tedges(nodes, np.maximum(-preference, 0), np.maximum(preference, 0))
+        graph.maxflow()
+        self.flat[voxels] = np.where(graph.get_grid_segments(nodes), MUSCLE, BACKGROUND)
+
+    def muscle(self) -> NDArray[np.bool_]:
+        """Mask of muscle."""
+        mask: NDArray[np.bool_] = self.state[1:-1, 1:-1, 1:-1] == MUSCLE
+        return mask
