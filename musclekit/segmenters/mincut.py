@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, cast, get_args
 
 import cv2
@@ -55,12 +55,21 @@ _REACH: dict[int, tuple[tuple[int, int, int], int]] = {
 _TOTAL_CAPACITY = 2.0**60
 _FINEST_SCALE = 2.0**44
 
+#: Windows (z, y, x) that are tried for a common label, one after the other while many voxels are in doubt ...
+_WINDOWS = ((1, 1, 1), (3, 3, 3), (3, 5, 5), (5, 9, 9), (7, 17, 17))
+
+#: ... that is, more than this share of the grid; fewer are sooner cut than settled.
+_FEW = 0.005
+
 #: A rule for whole windows is believed only with this margin: it is checked in single precision.
 _MARGIN = 1e-5
 
 #: State of a voxel outside the grid, in the padded array of states.
 _NONE = 3
 _UNDECIDED = 2
+
+#: How a neighbour's state sways a voxel: towards background, muscle, or neither yet.
+_SIDE = np.array([-1, 1, 0, 0], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -267,8 +276,8 @@ def min_cut(problem: BinaryProblem) -> NDArray[np.bool_]:
     -----
     A voxel takes its label without a graph
 
-    - when all of a window around it prefers that label by more than the window's surface could cost, counted along
-      the lines of the neighbourhood (see `_windows`; Lermé and Malgouyres 2014 reduce graphs in the same spirit);
+    - when all of a window that holds it prefers that label so much that the window would take it alone among voxels
+      of the other (in the spirit of Lermé and Malgouyres 2014, whose bound holds for one distance and one metric);
     - when its own preference is at least the sum of the weights to its undecided neighbours; this is repeated, as
       every voxel that is decided takes a side for its neighbours.
 
@@ -317,97 +326,94 @@ def _check_costs(problem: BinaryProblem) -> None:
             raise VoxelError("the costs of a cut must be finite numbers, and some are not; fix labels by `fixed`")
 
 
-@dataclass(frozen=True)
-class _Window:
-    """A shape that takes one label as a whole when all of it prefers that label by more than `surface`."""
+@cache
+def _least_preference(pairs: Neighbourhood, window: tuple[int, int, int]) -> float:
+    """How much every voxel of a window must prefer a label for the window to take it, at a smoothness of one.
 
-    layers: tuple[NDArray[np.uint8], ...]
-    surface: float
-
-
-def _windows(pairs: Neighbourhood, smoothness: float, planes: int, uniform: bool) -> Iterator[_Window]:
-    r"""Windows, from the largest, and the preference that settles each.
-
-    Let all voxels q of a window W prefer muscle by more than :math:`h(q) = \sum_o 2 \lambda w_o / n_o(q)`, with
-    :math:`n_o(q)` the number of voxels of W on the line through q along o. Then W is muscle in every cheapest
-    labelling. For let A be its voxels that are not. Turning A to muscle parts it from what is outside W, and joins it
-    to the muscle inside. A line that A fills from end to end has two ends, which cost :math:`2 \lambda w_o`: just the
-    sum of the shares in h of its voxels. On any other line there is at least one joined pair for every end. So the
-    surface costs at most the sum of h over A, which is less than A prefers. That needs equal weights all along a line.
+    The worst that the rest of the grid can do to muscle is to be background. A window that is all muscle even then is
+    muscle in every cheapest labelling, since more muscle around never makes less muscle inside (the pairs are
+    submodular), nor does a greater preference. So the number sought is the least common preference at which the
+    window alone, background around it, is cut as muscle and nothing else: the largest ratio, over its parts, of what
+    turning a part to background spares to the number of its voxels. Each cut finds a part with a larger ratio
+    (Dinkelbach 1967). It comes to little more than the surface of the window over its volume.
     """
-    biggest = 4 if uniform else 0
-    for radius in range(biggest, 0, -1):
-        heights = (1,) if not any(offset[0] for offset in pairs.offsets) else (1, 3, 5)
-        for height in heights:
-            if height > planes:
-                continue
-            best: _Window | None = None
-            for cut in range(radius):
-                layers = _layers(radius, cut, height)
-                surface = smoothness * _surface(np.stack(layers), pairs)
-                if best is None or surface < best.surface:
-                    best = _Window(layers, surface)
-            if best is not None:
-                yield best
-    yield _Window((np.ones((1, 1), np.uint8),), 2 * smoothness * sum(pairs.weights))
-
-
-def _layers(radius: int, cut: int, height: int) -> tuple[NDArray[np.uint8], ...]:
-    """Stack squares without their corners."""
-    across = np.abs(np.arange(-radius, radius + 1))
-    layer = (across[:, None] + across <= 2 * radius - cut).astype(np.uint8)
-    return (layer,) * height
-
-
-def _surface(window: NDArray[np.uint8], pairs: Neighbourhood) -> float:
-    """Largest share of the surface that a voxel of a window bears."""
-    share = np.zeros(window.shape)
-    inside = np.argwhere(window)
+    count = math.prod(window)
+    index = np.full(tuple(k + 2 for k in window), -1)
+    index[1:-1, 1:-1, 1:-1] = np.arange(count).reshape(window)
+    inner = index >= 0
+    outward = np.zeros(count)
+    starts, ends, weights = [], [], []
     for offset, weight in zip(pairs.offsets, pairs.weights, strict=True):
-        for q in inside:
-            length = 1
-            for sign in (-1, 1):
-                p = q + sign * np.array(offset)
-                while np.all(p >= 0) and np.all(p < window.shape) and window[tuple(p)]:
-                    length += 1
-                    p = p + sign * np.array(offset)
-            share[tuple(q)] += 2 * weight / length
-    return float(share[window > 0].max())
+        for sign in (1, -1):
+            neighbour = np.roll(index, [-sign * k for k in offset], axis=(0, 1, 2))[inner]
+            outward[neighbour < 0] += weight
+            if sign == 1:
+                joined = np.flatnonzero(neighbour >= 0)
+                starts.append(joined)
+                ends.append(neighbour[joined])
+                weights.append(np.full(len(joined), weight))
+    start, end, weight_of = np.concatenate(starts), np.concatenate(ends), np.concatenate(weights)
+    ratio = float(outward.mean())
+    while True:
+        graph = maxflow.GraphFloat(count, len(start))
+        nodes = graph.add_nodes(count)
+        graph.add_edges(start, end, weight_of, weight_of)
+        gain = ratio * (1 + _MARGIN) - outward
+        graph.add_grid_tedges(nodes, np.maximum(-gain, 0), np.maximum(gain, 0))
+        graph.maxflow()
+        part = ~graph.get_grid_segments(nodes)
+        if not part.any():
+            return ratio * (1 + _MARGIN)
+        surface = outward[part].sum() - weight_of[part[start] != part[end]].sum()
+        ratio = float(surface) / np.count_nonzero(part)
 
 
 def _settled(problem: BinaryProblem) -> NDArray[np.uint8]:
     """State of every voxel after the rules that need no neighbour's label: background, muscle or undecided."""
     _check_costs(problem)
     preference = np.subtract(problem.background_cost, problem.muscle_cost, dtype=np.float32)
+    most = max(float(preference.max()), -float(preference.min()))
     if problem.fixed is not None:
         preference[problem.fixed == BACKGROUND] = -np.inf
         preference[problem.fixed == MUSCLE] = np.inf
     state = np.full(problem.shape, _UNDECIDED, dtype=np.uint8)
-    for window in _windows(problem.neighbourhood, problem.smoothness, len(state), problem.guide is None):
-        surface = window.surface * (1 + _MARGIN) + 1e-7
-        state[_opened(preference > surface, window.layers)] = MUSCLE
-        state[_opened(preference < -surface, window.layers)] = BACKGROUND
+    for size in _WINDOWS:
+        window = _fitting(size, problem)
+        needed = problem.smoothness * _least_preference(problem.neighbourhood, window)
+        if window != (1, 1, 1) and needed >= most:
+            continue
+        state[_opened(preference > needed, window)] = MUSCLE
+        state[_opened(preference < -needed, window)] = BACKGROUND
+        # The bound of larger windows supposes that no weight inside is smaller than those of the surface.
+        if problem.guide is not None or np.count_nonzero(state == _UNDECIDED) <= _FEW * state.size:
+            break
     return state
 
 
-def _opened(mask: NDArray[np.bool_], layers: tuple[NDArray[np.uint8], ...]) -> NDArray[np.bool_]:
+def _fitting(window: tuple[int, int, int], problem: BinaryProblem) -> tuple[int, int, int]:
+    """Clip a window to the planes that there are, and to one where no plane has to do with the next."""
+    planes = problem.shape[0] if any(offset[0] for offset in problem.neighbourhood.offsets) else 1
+    return min(window[0], planes - (planes + 1) % 2), window[1], window[2]
+
+
+def _opened(mask: NDArray[np.bool_], window: tuple[int, int, int]) -> NDArray[np.bool_]:
     """Union of the windows that lie in a mask."""
-    planes = mask.view(np.uint8)
-    if layers[0].size == 1:
+    if window == (1, 1, 1):
         return mask
-    half = len(layers) // 2
+    square = np.ones(window[1:], dtype=np.uint8)
+    half = window[0] // 2
     # Beyond the grid there is no window: OpenCV's own border would let it reach out.
-    eroded = np.stack(
-        [cv2.erode(plane, layers[half], borderType=cv2.BORDER_CONSTANT, borderValue=0) for plane in planes]
+    centres = np.stack(
+        [cv2.erode(plane, square, borderType=cv2.BORDER_CONSTANT, borderValue=0) for plane in mask.view(np.uint8)]
     )
     if half:
-        whole = np.zeros_like(eroded)
-        whole[half:-half] = np.minimum.reduce([eroded[k : len(planes) - 2 * half + k] for k in range(2 * half + 1)])
-        eroded = np.zeros_like(whole)
-        for k in range(-half, half + 1):
-            near, far = _pair((k, 0, 0))
-            np.maximum(eroded[far], whole[near], out=eroded[far])
-    return np.stack([cv2.dilate(plane, layers[half]) for plane in eroded]).astype(np.bool_)
+        layers = centres
+        whole = np.minimum.reduce([layers[k : len(layers) - 2 * half + k] for k in range(2 * half + 1)])
+        centres = np.zeros_like(layers)
+        for k in range(2 * half + 1):
+            part = centres[k : len(layers) - 2 * half + k]
+            np.maximum(part, whole, out=part)
+    return np.stack([cv2.dilate(plane, square) for plane in centres]).astype(np.bool_)
 
 
 class _Band:
@@ -454,10 +460,10 @@ class _Band:
         for k, sign in itertools.product(range(len(self.steps)), (1, -1)):
             neighbour = self.flat[self.voxels + sign * self.steps[k]]
             weights = self._weights(k, self.voxels, sign)
-            undecided += np.where(neighbour == _UNDECIDED, weights, 0)
-            self.preference += np.where(neighbour == MUSCLE, weights, 0)
-            self.preference -= np.where(neighbour == BACKGROUND, weights, 0)
+            undecided += weights * (neighbour == _UNDECIDED)
+            self.preference += weights * _SIDE[neighbour]
         candidates = np.arange(len(self.voxels))
+        left = len(self.voxels)
         while len(candidates):
             muscle = candidates[self.preference[candidates] > undecided[candidates]]
             background = candidates[self.preference[candidates] <= -undecided[candidates]]
@@ -465,15 +471,19 @@ class _Band:
             self.flat[self.voxels[background]] = BACKGROUND
             touched = []
             for k, sign in itertools.product(range(len(self.steps)), (1, -1)):
-                for label, chosen in ((1, muscle), (-1, background)):
+                for label, chosen in ((MUSCLE, muscle), (BACKGROUND, background)):
                     voxels = self.voxels[chosen]
                     neighbours = voxels + sign * self.steps[k]
                     open_ = self.flat[neighbours] == _UNDECIDED
                     at = self.position[neighbours[open_]]
                     weights = self._weights(k, voxels[open_], sign)
                     undecided[at] -= weights
-                    self.preference[at] += label * weights
+                    self.preference[at] += weights * _SIDE[label]
                     touched.append(at)
+            gained = len(muscle) + len(background)
+            left -= gained
+            if gained <= _FEW * left:
+                break
             candidates = np.unique(np.concatenate(touched))
 
     def cut(self) -> None:
