@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from musclekit.errors import ParameterError, unknown_name
-from musclekit.protocols import Refiner, Segmenter, Translator
+from musclekit.protocols import ProbabilisticSegmenter, Refiner, Segmenter, Translator
 
 __all__ = ["Entry", "Kind", "build", "describe", "entry", "names", "parameters"]
 
@@ -70,6 +70,10 @@ _BUILT_IN = (
           "muscle compartment (fascia lata) and bone by geodesic active contours"),
     Entry("gmm", "segmenter", "musclekit.segmenters.mixture:MixtureSegmenter",
           "three-component Gaussian mixture of grey values, as in Gadermayr et al."),
+    Entry("graphcut", "segmenter", "musclekit.segmenters.graphcut:GraphCutSegmenter",
+          "the smoothest muscle that fits the probabilities of another method (its unary), by a minimum cut"),
+    Entry("appearance", "segmenter", "musclekit.segmenters.appearance:AppearanceSegmenter",
+          "how bright muscle is in annotated cases, on the scale of each image's mixture", "annotated cases"),
     Entry("threshold", "segmenter", "musclekit.segmenters.threshold:ThresholdSegmenter",
           "HU window (CT) or Otsu (MR): the baseline"),
     Entry("translated", "segmenter", "musclekit.compose:Translated",
@@ -135,6 +139,7 @@ _ROLES: dict[str, tuple[Kind, type[Any]]] = {
     "segmenter": ("segmenter", Segmenter),
     "translator": ("translator", Translator),
     "refiner": ("refiner", Refiner),
+    "unary": ("segmenter", ProbabilisticSegmenter),
 }
 
 
@@ -177,7 +182,7 @@ def build(name: str, **settings: Any) -> Any:
             nested[key] = value
         else:
             direct[key] = _build_value(value)
-            _check_role(name, key, direct[key])
+            _check_role(name, key, direct[key], known[key])
     missing = [key for key, default in known.items() if default is inspect.Parameter.empty and key not in direct]
     if missing:
         raise ParameterError(f"method '{name}' needs {', '.join(missing)}")
@@ -187,11 +192,12 @@ def build(name: str, **settings: Any) -> Any:
     return method
 
 
-def _check_role(name: str, key: str, value: Any) -> None:
+def _check_role(name: str, key: str, value: Any, default: Any) -> None:
     """Refuse what cannot stand where a composition expects a segmenter, a translator or a refiner."""
-    if key in _ROLES and not isinstance(value, _ROLES[key][1]):
-        kind = _ROLES[key][0]
-        raise ParameterError(f"{key} of '{name}' must be a {kind}, one of: {', '.join(names(kind))}")
+    if key in _ROLES and value is not default and not isinstance(value, _ROLES[key][1]):
+        kind, role = _ROLES[key]
+        what = f"{kind} that gives probabilities" if role is ProbabilisticSegmenter else kind
+        raise ParameterError(f"{key} of '{name}' must be a {what}, one of: {', '.join(names(kind))}")
 
 
 def _build_value(value: Any) -> Any:
