@@ -28,6 +28,10 @@ __all__ = ["AppearanceSegmenter", "appearance_counts", "class_densities", "muscl
 #: The scale is cut off here: muscle is 0, fat 1, so this is as far beyond either as they lie apart.
 RANGE = (-1.0, 2.0)
 
+#: Muscle and fat are told apart when their means differ by this part of the sum of their standard deviations at least
+#: (coils that fade make fat wide), and each holds this share of the body.
+LEAST_GAP, LEAST_SHARE = 0.5, 0.01
+
 #: Components of the mixture that are muscle and fat.
 MUSCLE_AND_FAT = {
     Contrast.CT: (1, 0),
@@ -61,7 +65,7 @@ def standardised(image: Image, per: Per = "volume") -> NDArray[np.float32]:
     ------
     SegmentationError
         If the mixture fails, or does not tell muscle from fat: means in the wrong order, or nearer to each other than
-        the two are wide.
+        half of what the two deviate together, or hardly a voxel in one of them.
     """
     body = body_mask(image)
     scaled: NDArray[np.float32] = np.full(image.grid.shape, np.nan, dtype=np.float32)
@@ -72,12 +76,12 @@ def standardised(image: Image, per: Per = "volume") -> NDArray[np.float32]:
             continue
         zero, one = mixture.means[muscle], mixture.means[fat]
         width = float(np.sqrt(mixture.variances[muscle]) + np.sqrt(mixture.variances[fat]))
-        if sign * (one - zero) < 0.5 * width:
+        share = min(mixture.weights[muscle], mixture.weights[fat])
+        if sign * (one - zero) < LEAST_GAP * width or share < LEAST_SHARE:
             where = f"slice {z}: " if per == "slice" else ""
             raise SegmentationError(
-                f"{where}the mixture does not tell muscle (mean {zero:g}) from fat (mean {one:g}) in this image, so its"
-                " grey values have no common scale with others; use a method that learns nothing from grey values,"
-                " such as tissue"
+                f"{where}the mixture does not tell muscle (mean {zero:.4g}) from fat (mean {one:.4g}), so that the grey"
+                " values have no scale in common with other images; a method without such a scale may do: tissue"
             )
         scaled[z][body[z]] = np.clip((image.voxels[z][body[z]] - zero) / (one - zero), *RANGE)
     return scaled
