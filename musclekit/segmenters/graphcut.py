@@ -148,9 +148,9 @@ def muscle_probability(unary: ProbabilisticSegmenter, image: Image) -> NDArray[n
 
 @remembered()
 def smoothed_probability(
-    unary: ProbabilisticSegmenter, image: Image, sigma: float, exclude_bone: bool = True
+    unary: ProbabilisticSegmenter, image: Image, sigma: float, inside: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Probability of muscle, low-passed within what `fixed_labels` leaves free.
+    """Probability of muscle, low-passed in each plane within a mask.
 
     Parameters
     ----------
@@ -158,19 +158,19 @@ def smoothed_probability(
         As in `muscle_probability`.
     sigma : float
         Standard deviation in pixels of the plane; 0 for none.
-    exclude_bone : bool
-        As in `fixed_labels`.
+    inside : ndarray of bool, shape (Z, Y, X)
+        Where probabilities count, such as where `fixed_labels` leaves the label free.
 
     Returns
     -------
     ndarray of float32, shape (Z, Y, X)
-        Zero where the label is fixed, unless sigma is 0.
+        Zero outside the mask, unless sigma is 0.
     """
     probability = muscle_probability(unary, image)
     if sigma == 0:
         return probability
     # A weighted mean of probabilities may leave their range by a rounding.
-    return np.clip(_low_pass(probability, fixed_labels(image, exclude_bone) == FREE, sigma), 0, 1)
+    return np.clip(_low_pass(probability, inside, sigma), 0, 1)
 
 
 def _muscle_of(found: ProbabilityMap) -> NDArray[np.float32]:
@@ -386,14 +386,15 @@ class GraphCutSegmenter(BaseEstimator):
         check_contrast(image, self.contrasts, "graphcut")
         check_voxels(image)
         unary = self._chosen_unary()
+        fixed = fixed_labels(image, self.exclude_bone)
         if self.low_pass == "image":
             probability = muscle_probability(unary, smoothed_image(image, self.sigma))
         else:
-            probability = smoothed_probability(unary, image, self.sigma, self.exclude_bone)
+            probability = smoothed_probability(unary, image, self.sigma, fixed == FREE)
         return cut_problem(
             probability,
             image if self.pairwise == "length" else smoothed_image(image, self.sigma),
-            fixed_labels(image, self.exclude_bone),
+            fixed,
             smoothness=self.smoothness,
             connectivity=self.neighbourhood,
             pairwise=self.pairwise,

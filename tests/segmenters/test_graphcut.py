@@ -165,18 +165,19 @@ def test_low_pass_takes_nothing_from_outside() -> None:
     np.testing.assert_allclose(smoothed_image(flat, 2.0).voxels[body_mask(flat)], 500, rtol=1e-5)
     assert smoothed_image(image, 0.0) is image
     free = fixed_labels(image) == FREE
-    found = smoothed_probability(Known(), image, 1.0)
+    found = smoothed_probability(Known(), image, 1.0, free)
     assert not found[~free].any()
     assert found[free].std() < muscle_probability(Known(), image)[free].std()
-    np.testing.assert_array_equal(smoothed_probability(Known(), image, 0.0), muscle_probability(Known(), image))
+    np.testing.assert_array_equal(smoothed_probability(Known(), image, 0.0, free), muscle_probability(Known(), image))
 
 
 def test_either_image_or_probability_is_smoothed() -> None:
     image, _ = phantom(1)
+    free = fixed_labels(image) == FREE
     of_image = GraphCutSegmenter(unary=Known(), sigma=1.5, low_pass="image").problem(image)
     np.testing.assert_array_equal(of_image.background_cost, muscle_probability(Known(), smoothed_image(image, 1.5)))
     of_probability = GraphCutSegmenter(unary=Known(), sigma=1.5).problem(image)
-    np.testing.assert_array_equal(of_probability.background_cost, smoothed_probability(Known(), image, 1.5))
+    np.testing.assert_array_equal(of_probability.background_cost, smoothed_probability(Known(), image, 1.5, free))
 
 
 def test_unary_is_fitted_on_what_it_will_see() -> None:
