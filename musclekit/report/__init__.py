@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from musclekit.report.figures import Figure, csa_profile, fat_fraction_bars, hu_histogram, scan_figures, score_strips
+from musclekit.report.drawing import Figure
+from musclekit.report.figures import csa_profile, fat_fraction_bars, hu_histogram, scan_figures
 from musclekit.report.html import Failure, Report, ScanSection, Table, render_report, write_report
 from musclekit.report.montage import Panel, choose_slices, draw_slices, grey_window, montage
+from musclekit.report.score_figures import bland_altman, boxplot, not_drawn, score_strips, sensitivity_map
 
 __all__ = [
     "Failure",
@@ -13,6 +15,8 @@ __all__ = [
     "Report",
     "ScanSection",
     "Table",
+    "bland_altman",
+    "boxplot",
     "choose_slices",
     "csa_profile",
     "draw_slices",
@@ -20,8 +24,10 @@ __all__ = [
     "grey_window",
     "hu_histogram",
     "montage",
+    "not_drawn",
     "render_report",
     "scan_figures",
     "score_strips",
+    "sensitivity_map",
     "write_report",
 ]

@@ -21,7 +21,7 @@ import numpy as np
 from musclekit.errors import FormatError
 from musclekit.io import replacing
 from musclekit.report.columns import COLUMNS, Column, known_columns
-from musclekit.report.figures import FAINT, GRID, INK, Figure
+from musclekit.report.drawing import FAINT, GRID, INK, Figure
 
 if TYPE_CHECKING:
     import pandas as pd
