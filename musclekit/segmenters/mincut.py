@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal, cast, get_args
 
@@ -284,13 +284,22 @@ def min_cut(problem: BinaryProblem) -> NDArray[np.bool_]:
     Costs are rounded to whole multiples of a power of two, about 1e-12 of the largest that can matter: a labelling is
     cheapest to that precision.
     """
+    for cost in (problem.background_cost, problem.muscle_cost):
+        if not np.isfinite(cost).all():
+            raise VoxelError("the costs of a cut must be finite numbers, and some are not; fix labels by `fixed`")
     if problem.smoothness * sum(problem.neighbourhood.weights) == 0:
         # Nothing joins the voxels: each takes what is cheaper.
         return _cheaper(problem)
-    band = _Band(problem, _settled(problem))
+    mask = np.zeros(problem.shape, dtype=np.bool_)
+    if problem.fixed is not None and (problem.fixed == BACKGROUND).all():
+        return mask
+    box = _box(problem.fixed)
+    inner = _cropped(problem, box)
+    band = _Band(inner, _settled(inner))
     band.settle()
     band.cut()
-    return band.muscle()
+    mask[box] = band.muscle()
+    return mask
 
 
 def _checked_mask(problem: BinaryProblem, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -315,15 +324,30 @@ def _fading(problem: BinaryProblem, here: NDArray[np.floating], there: NDArray[n
 
 def _cheaper(problem: BinaryProblem) -> NDArray[np.bool_]:
     """Label each voxel by itself."""
-    _check_costs(problem)
     alone: NDArray[np.bool_] = problem.background_cost > problem.muscle_cost
     return alone if problem.fixed is None else np.where(problem.fixed == FREE, alone, problem.fixed == MUSCLE)
 
 
-def _check_costs(problem: BinaryProblem) -> None:
-    for cost in (problem.background_cost, problem.muscle_cost):
-        if not np.isfinite(cost).all():
-            raise VoxelError("the costs of a cut must be finite numbers, and some are not; fix labels by `fixed`")
+def _box(fixed: NDArray[np.int8] | None) -> tuple[slice, slice, slice]:
+    """Box of what is not all fixed as background, with one voxel around: none beyond has a say in its labels."""
+    if fixed is None:
+        return slice(None), slice(None), slice(None)
+    open_ = fixed != BACKGROUND
+    rows_and_columns = open_.any(axis=0)
+    seen = (open_.reshape(len(open_), -1).any(axis=1), rows_and_columns.any(axis=1), rows_and_columns.any(axis=0))
+    ends = (np.flatnonzero(line)[[0, -1]].tolist() for line in seen)
+    z, y, x = (slice(max(0, first - 1), last + 2) for first, last in ends)
+    return z, y, x
+
+
+def _cropped(problem: BinaryProblem, box: tuple[slice, slice, slice]) -> BinaryProblem:
+    return replace(
+        problem,
+        background_cost=problem.background_cost[box],
+        muscle_cost=problem.muscle_cost[box],
+        fixed=None if problem.fixed is None else problem.fixed[box],
+        guide=None if problem.guide is None else problem.guide[box],
+    )
 
 
 @cache
@@ -370,7 +394,6 @@ def _least_preference(pairs: Neighbourhood, window: tuple[int, int, int]) -> flo
 
 def _settled(problem: BinaryProblem) -> NDArray[np.uint8]:
     """State of every voxel after the rules that need no neighbour's label: background, muscle or undecided."""
-    _check_costs(problem)
     preference = np.subtract(problem.background_cost, problem.muscle_cost, dtype=np.float32)
     most = max(float(preference.max()), -float(preference.min()))
     if problem.fixed is not None:

@@ -170,8 +170,11 @@ def test_band_finds_the_cut_of_the_whole_grid(
     shape = (planes, 44, 37)
     muscle = soft_disk(shape, rng, noise)
     fixed = np.full(shape, FREE, dtype=np.int8)
-    fixed[:, :6] = BACKGROUND
-    fixed[:, 20:22, 17:20] = MUSCLE
+    # Any part of the rim, so that the box of the free voxels lies anywhere.
+    top, bottom, left, right = rng.integers(0, 9, 4)
+    fixed[:, :top], fixed[:, 44 - bottom :], fixed[:, :, :left], fixed[:, :, 37 - right :] = (BACKGROUND,) * 4
+    fixed[: rng.integers(0, planes)] = BACKGROUND
+    fixed[-1, 20:22, 17:20] = MUSCLE
     problem = BinaryProblem(
         muscle,
         1 - muscle,
@@ -236,6 +239,14 @@ def test_without_smoothness_each_voxel_decides_by_itself() -> None:
     found = min_cut(BinaryProblem(muscle, 1 - muscle, neighbourhood(8, SPACING), 0.0, fixed))
     expected = (muscle > 0.5) & (fixed != BACKGROUND) | (fixed == MUSCLE)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_all_may_be_given() -> None:
+    costs = np.random.default_rng(0).random((2, 2, 5, 5))
+    for label in (BACKGROUND, MUSCLE):
+        fixed = np.full((2, 5, 5), label, dtype=np.int8)
+        found = min_cut(BinaryProblem(costs[0], costs[1], neighbourhood(26, SPACING), 0.2, fixed))
+        np.testing.assert_array_equal(found, label == MUSCLE)
 
 
 def test_planes_are_cut_one_by_one_with_neighbours_in_the_plane() -> None:
