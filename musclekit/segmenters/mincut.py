@@ -13,7 +13,7 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import cv2
 import maxflow
@@ -55,10 +55,7 @@ _REACH: dict[int, tuple[tuple[int, int, int], int]] = {
 _TOTAL_CAPACITY = 2.0**60
 _FINEST_SCALE = 2.0**44
 
-#: Windows (z, y, x) that are tried for a common label, one after the other while many voxels are in doubt ...
-_WINDOWS = ((1, 1, 1), (3, 3, 3), (3, 5, 5), (5, 9, 9), (7, 17, 17))
-
-#: ... that is, more than this share of the grid; fewer are sooner cut than settled.
+#: While more than this share of the grid is in doubt, larger windows are tried; fewer voxels are sooner cut.
 _FEW = 0.005
 
 #: A rule for whole windows is believed only with this margin: it is checked in single precision.
@@ -70,6 +67,8 @@ _UNDECIDED = 2
 
 #: How a neighbour's state sways a voxel: towards background, muscle, or neither yet.
 _SIDE = np.array([-1, 1, 0, 0], dtype=np.int64)
+
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -350,8 +349,44 @@ def _cropped(problem: BinaryProblem, box: tuple[slice, slice, slice]) -> BinaryP
     )
 
 
+class _Window(NamedTuple):
+    """A box, rounded by growing it a few times by one voxel along the axes: corners are what a cut takes off first.
+
+    Flat windows lie in one plane and grow within it.
+    """
+
+    half_height: int
+    half_width: int
+    rounds: int
+    flat: bool = False
+
+    @property
+    def height(self) -> int:
+        """Planes it takes."""
+        return 1 if self.flat else 2 * (self.half_height + self.rounds) + 1
+
+
+#: Windows that are tried for a common label, one after the other.
+_WINDOWS = (
+    _Window(0, 0, 0),
+    _Window(1, 1, 0),
+    _Window(1, 2, 0),
+    _Window(1, 3, 1),
+    _Window(1, 5, 2),
+    _Window(2, 8, 3),
+)
+
+
+def _shape_of(window: _Window) -> NDArray[np.bool_]:
+    """Voxels of a window, one empty voxel around them."""
+    half = (window.height // 2 + 1, *(window.half_width + window.rounds + 1,) * 2)
+    inside = np.zeros([2 * k + 1 for k in half], dtype=np.uint8)
+    inside[half] = 1
+    return _grown(inside, window).astype(np.bool_)
+
+
 @cache
-def _least_preference(pairs: Neighbourhood, window: tuple[int, int, int]) -> float:
+def _least_preference(pairs: Neighbourhood, window: _Window) -> float:
     """How much every voxel of a window must prefer a label for the window to take it, at a smoothness of one.
 
     The worst that the rest of the grid can do to muscle is to be background. A window that is all muscle even then is
@@ -361,15 +396,15 @@ def _least_preference(pairs: Neighbourhood, window: tuple[int, int, int]) -> flo
     turning a part to background spares to the number of its voxels. Each cut finds a part with a larger ratio
     (Dinkelbach 1967). It comes to little more than the surface of the window over its volume.
     """
-    count = math.prod(window)
-    index = np.full(tuple(k + 2 for k in window), -1)
-    index[1:-1, 1:-1, 1:-1] = np.arange(count).reshape(window)
-    inner = index >= 0
+    inside = _shape_of(window)
+    count = int(np.count_nonzero(inside))
+    index = np.full(inside.shape, -1)
+    index[inside] = np.arange(count)
     outward = np.zeros(count)
     starts, ends, weights = [], [], []
     for offset, weight in zip(pairs.offsets, pairs.weights, strict=True):
         for sign in (1, -1):
-            neighbour = np.roll(index, [-sign * k for k in offset], axis=(0, 1, 2))[inner]
+            neighbour = np.roll(index, [-sign * k for k in offset], axis=(0, 1, 2))[inside]
             outward[neighbour < 0] += weight
             if sign == 1:
                 joined = np.flatnonzero(neighbour >= 0)
@@ -389,54 +424,74 @@ def _least_preference(pairs: Neighbourhood, window: tuple[int, int, int]) -> flo
         if not part.any():
             return ratio * (1 + _MARGIN)
         surface = outward[part].sum() - weight_of[part[start] != part[end]].sum()
-        ratio = float(surface) / np.count_nonzero(part)
+        ratio = float(surface / np.count_nonzero(part))
 
 
 def _settled(problem: BinaryProblem) -> NDArray[np.uint8]:
     """State of every voxel after the rules that need no neighbour's label: background, muscle or undecided."""
     preference = np.subtract(problem.background_cost, problem.muscle_cost, dtype=np.float32)
     most = max(float(preference.max()), -float(preference.min()))
-    if problem.fixed is not None:
-        preference[problem.fixed == BACKGROUND] = -np.inf
-        preference[problem.fixed == MUSCLE] = np.inf
     state = np.full(problem.shape, _UNDECIDED, dtype=np.uint8)
-    for size in _WINDOWS:
-        window = _fitting(size, problem)
+    if problem.fixed is not None:
+        for label, certain in ((BACKGROUND, -np.inf), (MUSCLE, np.inf)):
+            given = problem.fixed == label
+            preference[given] = certain
+            state[given] = label
+    # The bound of windows of several voxels supposes that the weights inside are no smaller than those of the surface.
+    for window in _fitting(problem) if problem.guide is None else _WINDOWS[:1]:
         needed = problem.smoothness * _least_preference(problem.neighbourhood, window)
-        if window != (1, 1, 1) and needed >= most:
+        if needed >= most:
             continue
         state[_opened(preference > needed, window)] = MUSCLE
         state[_opened(preference < -needed, window)] = BACKGROUND
-        # The bound of larger windows supposes that no weight inside is smaller than those of the surface.
-        if problem.guide is not None or np.count_nonzero(state == _UNDECIDED) <= _FEW * state.size:
+        if np.count_nonzero(state == _UNDECIDED) <= _FEW * state.size:
             break
     return state
 
 
-def _fitting(window: tuple[int, int, int], problem: BinaryProblem) -> tuple[int, int, int]:
-    """Clip a window to the planes that there are, and to one where no plane has to do with the next."""
-    planes = problem.shape[0] if any(offset[0] for offset in problem.neighbourhood.offsets) else 1
-    return min(window[0], planes - (planes + 1) % 2), window[1], window[2]
+def _fitting(problem: BinaryProblem) -> list[_Window]:
+    """List the windows that fit into a problem; they are flat where there is no room, or no neighbour, along z."""
+    planes = problem.shape[0] if any(offset[0] for offset in problem.neighbourhood.offsets) else 0
+    return [w if w.height <= planes else w._replace(half_height=0, flat=True) for w in _WINDOWS]
 
 
-def _opened(mask: NDArray[np.bool_], window: tuple[int, int, int]) -> NDArray[np.bool_]:
+def _opened(mask: NDArray[np.bool_], window: _Window) -> NDArray[np.bool_]:
     """Union of the windows that lie in a mask."""
-    if window == (1, 1, 1):
-        return mask
-    square = np.ones(window[1:], dtype=np.uint8)
-    half = window[0] // 2
-    # Beyond the grid there is no window: OpenCV's own border would let it reach out.
-    centres = np.stack(
-        [cv2.erode(plane, square, borderType=cv2.BORDER_CONSTANT, borderValue=0) for plane in mask.view(np.uint8)]
+    return _grown(_shrunk(mask.view(np.uint8), window), window).astype(np.bool_)
+
+
+def _shrunk(planes: NDArray[np.uint8], window: _Window) -> NDArray[np.uint8]:
+    """Middles of the windows that lie in a mask and in the grid."""
+    for _ in range(window.rounds):
+        along = planes if window.flat else _along_z(planes, 1, cv2.MORPH_ERODE)
+        planes = np.minimum(_in_planes(planes, _CROSS, cv2.MORPH_ERODE), along)
+    square = np.ones((2 * window.half_width + 1,) * 2, dtype=np.uint8)
+    return _along_z(_in_planes(planes, square, cv2.MORPH_ERODE), window.half_height, cv2.MORPH_ERODE)
+
+
+def _grown(planes: NDArray[np.uint8], window: _Window) -> NDArray[np.uint8]:
+    """Windows around their middles."""
+    for _ in range(window.rounds):
+        along = planes if window.flat else _along_z(planes, 1, cv2.MORPH_DILATE)
+        planes = np.maximum(_in_planes(planes, _CROSS, cv2.MORPH_DILATE), along)
+    square = np.ones((2 * window.half_width + 1,) * 2, dtype=np.uint8)
+    return _along_z(_in_planes(planes, square, cv2.MORPH_DILATE), window.half_height, cv2.MORPH_DILATE)
+
+
+def _in_planes(planes: NDArray[np.uint8], element: NDArray[np.uint8], operation: int) -> NDArray[np.uint8]:
+    if element.size == 1:
+        return planes
+    # Beyond the grid there is nothing: OpenCV's own border would let windows reach out.
+    return np.stack(
+        [cv2.morphologyEx(plane, operation, element, borderType=cv2.BORDER_CONSTANT, borderValue=0) for plane in planes]
     )
-    if half:
-        layers = centres
-        whole = np.minimum.reduce([layers[k : len(layers) - 2 * half + k] for k in range(2 * half + 1)])
-        centres = np.zeros_like(layers)
-        for k in range(2 * half + 1):
-            part = centres[k : len(layers) - 2 * half + k]
-            np.maximum(part, whole, out=part)
-    return np.stack([cv2.dilate(plane, square) for plane in centres]).astype(np.bool_)
+
+
+def _along_z(planes: NDArray[np.uint8], half: int, operation: int) -> NDArray[np.uint8]:
+    if half == 0:
+        return planes
+    column = np.ones((2 * half + 1, 1), dtype=np.uint8)
+    return _in_planes(planes.reshape(1, len(planes), -1), column, operation).reshape(planes.shape)
 
 
 class _Band:

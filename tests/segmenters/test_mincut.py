@@ -159,12 +159,12 @@ def test_energy_of_a_contradiction_is_infinite() -> None:
     connectivity=st.sampled_from(CONNECTIVITIES),
     smoothness=st.sampled_from([0.001, 0.02, 0.1, 0.2, 0.5]),
     planes=st.integers(1, 6),
-    contrast=st.booleans(),
+    contrast=st.sampled_from(["none", "image", "speckle"]),
     slab=st.floats(0.8, 8),
     noise=st.floats(0.02, 0.6),
 )
 def test_band_finds_the_cut_of_the_whole_grid(
-    seed: int, connectivity: int, smoothness: float, planes: int, contrast: bool, slab: float, noise: float
+    seed: int, connectivity: int, smoothness: float, planes: int, contrast: str, slab: float, noise: float
 ) -> None:
     rng = np.random.default_rng(seed)
     shape = (planes, 44, 37)
@@ -175,15 +175,10 @@ def test_band_finds_the_cut_of_the_whole_grid(
     fixed[:, :top], fixed[:, 44 - bottom :], fixed[:, :, :left], fixed[:, :, 37 - right :] = (BACKGROUND,) * 4
     fixed[: rng.integers(0, planes)] = BACKGROUND
     fixed[-1, 20:22, 17:20] = MUSCLE
-    problem = BinaryProblem(
-        muscle,
-        1 - muscle,
-        neighbourhood(connectivity, (slab, 1, 1)),
-        smoothness,
-        fixed,
-        muscle if contrast else None,
-        0.03,
-    )
+    # Speckle: weights of nearly 0 among those of 1, so that no shape holds together by its size.
+    guide = {"none": None, "image": muscle, "speckle": (rng.random(shape) < 0.3).astype(float)}[contrast]
+    pairs = neighbourhood(connectivity, (slab, 1, 1))
+    problem = BinaryProblem(muscle, 1 - muscle, pairs, smoothness, fixed, guide, 0.03)
     ours, peer = min_cut(problem), whole_cut(problem)
     assert cut_energy(problem, ours) == pytest.approx(cut_energy(problem, peer), rel=1e-10)
     # Costs of random numbers have one cheapest labelling.
@@ -317,6 +312,17 @@ def test_contrast_draws_the_boundary_to_the_edge() -> None:
     np.testing.assert_array_equal(min_cut(plain).sum(axis=2), 10)
     guided = replace(plain, guide=guide, guide_variance=0.1)
     np.testing.assert_array_equal(min_cut(guided).sum(axis=2), 14)
+
+
+def test_contrast_lets_corners_go_that_length_would_hold() -> None:
+    # A square that holds together if all its weights are alike; here its corners look like what is around it.
+    gain = np.full((1, 7, 7), -5.0)
+    gain[0, 2:5, 2:5] = 0.75
+    guide = np.zeros(gain.shape)
+    guide[0, 3, 2:5] = guide[0, 2:5, 3] = 1
+    square = BinaryProblem(np.maximum(gain, 0), np.maximum(-gain, 0), neighbourhood(4, SPACING), 0.5)
+    np.testing.assert_array_equal(min_cut(square), gain > 0)
+    np.testing.assert_array_equal(min_cut(replace(square, guide=guide, guide_variance=0.05)), guide > 0)
 
 
 def test_costs_that_are_no_numbers_are_refused() -> None:
