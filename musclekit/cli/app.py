@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import logging
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from musclekit.cli.guard import SOME_FAILED, Debug, guarded
+from musclekit.cli.options import (
+    AsJson,
+    Jobs,
+    Modality,
+    ModalityChoice,
+    Out,
+    Quiet,
+    Series,
+    Settings,
+    Side,
+    SideChoice,
+    words,
+)
 
 if TYPE_CHECKING:
     from musclekit.image import Contrast
@@ -23,40 +35,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Segment and measure thigh muscle in MR and CT. Research software, not a medical device.",
 )
-
-
-class ModalityChoice(StrEnum):
-    """What ``--modality`` takes."""
-
-    AUTO = "auto"
-    CT = "ct"
-    MR = "mr"
-    T1W = "t1w"
-    T2W = "t2w"
-    STIR = "stir"
-    FAT = "fat"
-    WATER = "water"
-
-
-class SideChoice(StrEnum):
-    """What ``--side`` takes."""
-
-    LEFT = "left"
-    RIGHT = "right"
-
-
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; made if it is not there.")]
-Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Scans worked on at the same time.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Modality = Annotated[
-    ModalityChoice, typer.Option("--modality", help="What the scan is; auto reads DICOM tags, else guesses CT from HU.")
-]
-Series = Annotated[
-    str | None,
-    typer.Option("--series", help="DICOM series: its number, description or UID, where a folder has several."),
-]
-Side = Annotated[SideChoice | None, typer.Option("--side", help="Which leg, where the scan shows one.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -90,9 +68,7 @@ def segment(
     translator: Annotated[
         str | None, typer.Option("--translator", help="A translator to put before it; see `musclekit methods`.")
     ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, repeatable; translator__key=value for the translator.")
-    ] = None,
+    settings: Settings = None,
     modality: Modality = ModalityChoice.AUTO,
     series: Series = None,
     side: Side = None,
@@ -197,8 +173,8 @@ def phantom(
         manifest = write_phantoms(
             out,
             subjects=subjects,
-            modalities=_words(modality),
-            grades=_words(grade),
+            modalities=words(modality),
+            grades=words(grade),
             slices=slices,
             seed=seed,
             progress=progress,
@@ -252,7 +228,3 @@ def _contrast(choice: ModalityChoice) -> Contrast | None:
 
 def _side(choice: SideChoice | None) -> Literal["left", "right"] | None:
     return None if choice is None else ("left" if choice is SideChoice.LEFT else "right")
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())

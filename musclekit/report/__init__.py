@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from musclekit.report.data import report_data
 from musclekit.report.drawing import Figure
 from musclekit.report.figures import csa_profile, fat_fraction_bars, hu_histogram, scan_figures
 from musclekit.report.html import Failure, Report, ScanSection, Table, render_report, write_report
 from musclekit.report.montage import Panel, choose_slices, draw_slices, grey_window, montage
 from musclekit.report.score_figures import bland_altman, boxplot, not_drawn, score_strips, sensitivity_map
+from musclekit.report.score_tables import paper_table, summary_table, to_latex, to_markdown
 
 __all__ = [
     "Failure",
@@ -25,9 +27,14 @@ __all__ = [
     "hu_histogram",
     "montage",
     "not_drawn",
+    "paper_table",
     "render_report",
+    "report_data",
     "scan_figures",
     "score_strips",
     "sensitivity_map",
+    "summary_table",
+    "to_latex",
+    "to_markdown",
     "write_report",
 ]

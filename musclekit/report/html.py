@@ -21,6 +21,7 @@ import numpy as np
 from musclekit.errors import FormatError
 from musclekit.io import replacing
 from musclekit.report.columns import COLUMNS, Column, known_columns
+from musclekit.report.data import report_data
 from musclekit.report.drawing import FAINT, GRID, INK, Figure
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Report:
         Of the whole run.
     parameters : mapping
         Everything needed to run it again, versions included: plain data, nested as it is.
+    tiles : mapping of str to int
+        The counts at the head of the page; those of the scans where not given.
     """
 
     title: str
@@ -128,6 +131,7 @@ class Report:
     figures: Sequence[Figure] = ()
     warnings: Sequence[str] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    tiles: Mapping[str, int] = field(default_factory=dict)
 
 
 def render_report(report: Report) -> str:
@@ -143,6 +147,7 @@ def render_report(report: Report) -> str:
     str
         The document; the same text for the same report.
     """
+    warning_count = len(report.warnings) + sum(len(scan.warnings) for scan in report.scans)
     return (
         _environment()
         .get_template("report.html.jinja")
@@ -152,13 +157,13 @@ def render_report(report: Report) -> str:
             tables=[_table_view(table.frame, table.title, table.caption, others=True) for table in report.tables],
             glossary=_glossary(report),
             parameters=_flatten(report.parameters),
-            warning_count=len(report.warnings) + sum(len(scan.warnings) for scan in report.scans),
+            tiles=report.tiles or _scan_tiles(report, warning_count),
         )
     )
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Write the report, whole or not at all.
+    """Write the report as a page, and its data beside it: ``report.html`` and ``report.json``.
 
     Parameters
     ----------
@@ -170,11 +175,20 @@ def write_report(report: Report, path: Path) -> None:
     Raises
     ------
     OutputError
-        If the file cannot be written.
+        If a file cannot be written.
     """
     text = render_report(report)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    data = json.dumps(report_data(report), indent=1, ensure_ascii=False, allow_nan=False)
+    for where, content in ((path, text), (path.with_suffix(".json"), data + "\n")):
+        with replacing(where) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+
+
+def _scan_tiles(report: Report, warnings: int) -> dict[str, int]:
+    done, failed = len(report.scans), len(report.failures)
+    if not done and not failed:
+        return {}
+    return {"Scans": done + failed, "Done": done, "Failed": failed, "Warnings": warnings}
 
 
 @dataclass(frozen=True)

@@ -218,7 +218,7 @@ def boxplot(
         at += 0.6
     with style():
         legend = legend_in(len(methods), 2)
-        canvas = Canvas(figsize=(WIDTH_IN + 1, 0.75 + thick * at + legend))
+        canvas = Canvas(figsize=(WIDTH_IN + 0.8, 0.75 + thick * at + legend))
         ax = canvas.subplots()
         for where, _, n, finite, lost in boxes:
             color = METHOD_COLORS[n % len(METHOD_COLORS)]

@@ -18,6 +18,7 @@ FILES = {
     "thigh_qc.png",
     "measures.csv",
     "report.html",
+    "report.json",
     "run.json",
 }
 

@@ -1,0 +1,445 @@
+"""From score tables to what a paper prints: tables, box plots, agreement of volumes, the best and the worst case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from musclekit.errors import InputError, MusclekitError, ParameterError, SchemaError, unknown_name
+from musclekit.evaluation.scores import common_label_set, read_scores
+from musclekit.image import Case, LabelMap
+from musclekit.io import read_labels, replacing
+from musclekit.labels import Label, LabelSet, label_mapping
+from musclekit.report import (
+    Failure,
+    Figure,
+    Report,
+    ScanSection,
+    Table,
+    bland_altman,
+    boxplot,
+    montage,
+    not_drawn,
+    paper_table,
+    summary_table,
+    to_latex,
+    to_markdown,
+    write_report,
+)
+from musclekit.workflows.cases import ManifestCases, open_cases
+from musclekit.workflows.measure import label_set_of
+from musclekit.workflows.numbers import write_table
+from musclekit.workflows.outcome import OnProgress
+from musclekit.workflows.record import RunRecord, file_hash, versions
+
+__all__ = [
+    "LABELS_FOLDER",
+    "METRIC_TITLES",
+    "SummaryResult",
+    "agreement",
+    "kept_labels",
+    "read_score_tables",
+    "summarise_scores",
+    "volume_pairs",
+]
+
+#: Where an evaluation keeps its label maps, beside its score table: ``labels/<method>/<case>_dseg.nii.gz``.
+LABELS_FOLDER = "labels"
+#: Name of a metric, and its unit. A metric that is not named here goes by its own name.
+METRIC_TITLES = {
+    "dice": ("Dice", ""),
+    "jaccard": ("Jaccard", ""),
+    "sensitivity": ("Sensitivity", ""),
+    "specificity": ("Specificity", ""),
+    "positive_predictive_value": ("Positive predictive value", ""),
+    "volume_error": ("Volume error", "mL"),
+    "relative_volume_error": ("Relative volume error", "%"),
+    "asd": ("Mean surface distance", "mm"),
+    "hd": ("Hausdorff distance", "mm"),
+    "hd95": ("HD95", "mm"),
+    "hd95_max": ("HD95, larger direction", "mm"),
+    "surface_dice": ("Surface Dice", ""),
+}
+#: What agrees and what does not, as a label map to be drawn.
+AGREEMENT = LabelSet(
+    "agreement",
+    (
+        Label(1, "in both", "both", "#3fae6b"),
+        Label(2, "reference only", "missed", "#3f7fd9"),
+        Label(3, "prediction only", "extra", "#e0522f"),
+    ),
+    {},
+)
+#: Metrics of which less is better, by what their absolute value is.
+SMALLER_IS_BETTER = frozenset({"asd", "hd", "hd95", "hd95_max", "volume_error", "relative_volume_error"})
+
+
+@dataclass(frozen=True, eq=False)
+class SummaryResult:
+    """What a summary wrote.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        As `musclekit.report.summary_table` gives it, of all metrics.
+    table : DataFrame
+        As `musclekit.report.paper_table` gives it, of the metric asked for.
+    report : Path
+        The HTML report.
+    warnings : tuple of str
+        What could not be shown, and why.
+    """
+
+    summary: pd.DataFrame
+    table: pd.DataFrame
+    report: Path
+    warnings: tuple[str, ...]
+
+
+def read_score_tables(paths: Sequence[Path]) -> pd.DataFrame:
+    """Read several score tables as one.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Score tables, or folders that hold a ``scores.csv``.
+
+    Returns
+    -------
+    DataFrame
+        All their rows, and a column ``table`` with the path each comes from. Methods that go by one name in two tables
+        but have other parameters are told apart by the name of the folder: ``gmm [second]``.
+
+    Raises
+    ------
+    InputError
+        If there is no table, or one score stands in two of them.
+    """
+    if not paths:
+        raise InputError("no score table was given")
+    tables = []
+    for given in paths:
+        path = given / "scores.csv" if given.is_dir() else given
+        tables.append(read_scores(path).assign(table=str(path)))
+    scores = pd.concat(tables, ignore_index=True)
+    named = scores.groupby("method")["table"].nunique()
+    for method in named[named > 1].index:
+        mine = scores["method"] == method
+        if scores.loc[mine, "params_id"].nunique() > 1:
+            folder = scores.loc[mine, "table"].map(lambda path: Path(path).resolve().parent.name)
+            scores.loc[mine, "method"] = [f"{method} [{name}]" for name in folder]
+    key = ["case_id", "side", "slice", "fold", "method", "params_id", "label", "metric"]
+    twice = scores[scores.duplicated(key, keep=False)]
+    if len(twice):
+        row = twice.iloc[0]
+        same = " and ".join(dict.fromkeys(twice.loc[(twice[["case_id", "method"]] == row[["case_id", "method"]])
+                                          .all(axis=1), "table"]))  # fmt: skip
+        raise InputError(f"case '{row['case_id']}' is scored with '{row['method']}' twice, in {same}; give it once")
+    return scores
+
+
+def volume_pairs(scores: pd.DataFrame, label: str) -> pd.DataFrame:
+    """Return predicted and reference volume of a structure, worked out from the errors of a score table.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Score table with the metrics ``volume_error`` and ``relative_volume_error``.
+    label : str
+        Which structure.
+
+    Returns
+    -------
+    DataFrame
+        One row a case, side and method: ``case_id``, ``subject``, ``side``, ``method``, ``prediction`` and
+        ``reference`` in mL. The reference is the error over the relative error; where both are zero it is taken from
+        another method on the same case, and is NaN where there is none.
+    """
+    whole = scores[scores["slice"].isna() & (scores["label"] == label)]
+    key = ["case_id", "subject", "side", "method"]
+    wide = whole[key].drop_duplicates(ignore_index=True)
+    for metric in ("volume_error", "relative_volume_error"):
+        values = whole.loc[whole["metric"] == metric, [*key, "value"]].drop_duplicates(key)
+        wide = wide.merge(values.rename(columns={"value": metric}), on=key, how="left")
+    error, relative = wide["volume_error"], wide["relative_volume_error"]
+    exact = np.isfinite(error) & np.isfinite(relative) & (relative != 0)
+    reference = (100 * error[exact] / relative[exact]).reindex(wide.index)
+    # The relative error of a reference that is not there is infinite.
+    reference[np.isinf(relative) & np.isfinite(error)] = 0.0
+    same = [wide["case_id"], wide["side"]]
+    reference = reference.fillna(reference.groupby(same).transform("median"))
+    return wide[key].assign(prediction=reference + error, reference=reference)
+
+
+def agreement(prediction: LabelMap, reference: LabelMap) -> LabelMap:
+    """Return where two label maps agree and where they do not, as a label map to be drawn.
+
+    Parameters
+    ----------
+    prediction, reference : LabelMap
+        On one grid, in sets of which one maps to the other.
+
+    Returns
+    -------
+    LabelMap
+        ``in both`` where both have one label, ``reference only`` where the reference has a label that the prediction
+        lacks, ``prediction only`` where the prediction has one the reference lacks. Two different labels count as
+        the second.
+    """
+    target = common_label_set(prediction.label_set, reference.label_set)
+    found, wanted = (
+        (m if m.label_set == target else m.mapped(label_mapping(m.label_set, target))).voxels
+        for m in (prediction, reference)
+    )
+    voxels = np.zeros(found.shape, np.uint8)
+    voxels[(wanted > 0) & (found != wanted)] = 2
+    voxels[(found > 0) & (wanted == 0)] = 3
+    voxels[(found > 0) & (found == wanted)] = 1
+    return LabelMap(voxels, reference.grid, AGREEMENT)
+
+
+def kept_labels(table: Path, method: str, case_id: str) -> Path:
+    """Return where an evaluation keeps the label map of a case, beside its score table; it may not be there."""
+    return table.parent / LABELS_FOLDER / method.replace("/", "_") / f"{case_id}_dseg.nii.gz"
+
+
+def summarise_scores(
+    scores: Sequence[Path],
+    out: Path,
+    *,
+    metric: str = "dice",
+    label: str | None = None,
+    manifest: Path | None = None,
+    by: str | None = None,
+    label_set_name: str | None = None,
+    progress: OnProgress | None = None,
+) -> SummaryResult:
+    """Summarise score tables: tables for a paper, figures, pictures of the best, the middle and the worst case.
+
+    Parameters
+    ----------
+    scores : sequence of Path
+        Score tables, or folders that hold one.
+    out : Path
+        Folder to write to.
+    metric : str
+        The metric of the printed tables and of the choice of cases; every metric has its box plot.
+    label : str, optional
+        Which structure; all of them where not given. The pictures go by the first.
+    manifest : Path, optional
+        The manifest the scores were made on: its columns can part the cases, and its scans are drawn.
+    by : str, optional
+        Column that parts the cases: of the score table (``side``, ``fold``) or of the manifest (``domain``, ``split``
+        or a free one, as ``grade``).
+    label_set_name : str, optional
+        What the ids of the manifest's label maps mean, where no label table lies beside them.
+    progress : callable, optional
+        Called after each step with (done, total, what).
+
+    Returns
+    -------
+    SummaryResult
+        Written: ``summary.csv`` (every metric), ``table.csv``, ``table.md`` and ``table.tex`` (the metric asked for),
+        ``figures/*.svg``, ``report.html``, ``report.json`` and ``run.json``.
+
+    Raises
+    ------
+    InputError
+        If a table cannot be used, or has no such metric, structure or column; the message lists what there is.
+    """
+    started = datetime.now(UTC)
+    table = read_score_tables(scores)
+    cases = None if manifest is None else open_cases(manifest, label_set_name)
+    table = _parted(table, by, cases)
+    if label is not None:
+        if label not in set(table["label"]):
+            raise unknown_name("structure", label, set(table["label"]) - {""})
+        table = table[(table["label"] == label) | (table["label"] == "")]
+    if metric not in set(table["metric"]):
+        raise unknown_name("metric", metric, set(table["metric"]) - {""})
+    whole = table[table["slice"].isna()]
+    summary = summary_table(whole, by=[] if by is None else [by])
+    printed = paper_table(summary, metric, by=by)
+    metrics = [name for name in dict.fromkeys(whole["metric"]) if name]
+    labels = [name for name in dict.fromkeys(whole["label"]) if name]
+    figures: dict[str, Figure] = {}
+    warnings: list[str] = []
+    steps = [*metrics, "volumes", "pictures", "tables", "report"]
+
+    def begin(what: str) -> None:
+        if progress is not None:
+            progress(steps.index(what), len(steps), what)
+
+    for name in metrics:
+        begin(name)
+        rows = whole[(whole["metric"] == name) | (whole["metric"] == "")]
+        if np.isfinite(rows["value"]).any():
+            figures[f"boxplot_{name}"] = _box_figure(rows, name, by, labels)
+        else:
+            warnings.append(f"{name}: no score is a finite number ({not_drawn(rows)}); there is nothing to draw")
+    begin("volumes")
+    figures |= _volume_figures(whole, labels, warnings)
+    begin("pictures")
+    sections = _pictures(whole, metric, labels[0] if labels else "", cases, warnings)
+    begin("tables")
+    for name, figure in figures.items():
+        _write_text(figure.svg, out / "figures" / f"{name}.svg")
+    write_table(summary, out / "summary.csv")
+    write_table(printed, out / "table.csv")
+    _write_text(to_markdown(printed), out / "table.md")
+    _write_text(to_latex(printed), out / "table.tex")
+    begin("report")
+    failures = failures_of(whole)
+    parameters = {
+        "scores": [str(path) for path in scores],
+        "metric": metric,
+        "label": label,
+        "manifest": None if manifest is None else str(manifest),
+        "by": by,
+    }
+    n_cases, n_subjects = whole["case_id"].nunique(), whole["subject"].nunique()
+    report = Report(
+        "Summary of scores",
+        subtitle=f"{n_cases} cases of {n_subjects} subjects, {whole['method'].nunique()} methods",
+        date=started.date().isoformat(),
+        tiles={"Cases": n_cases, "Subjects": n_subjects, "Failed": len(failures), "Warnings": len(warnings)},
+        scans=sections,
+        failures=failures,
+        tables=[
+            Table(f"{metric_title(metric)[0]}: median (quartiles)", printed, _caption(whole, metric)),
+            Table("Every metric", summary, "Undefined: both masks are empty; infinite: one of them is."),
+        ],
+        figures=list(figures.values()),
+        warnings=warnings,
+        parameters={**parameters, "versions": versions()},
+    )
+    write_report(report, out / "report.html")
+    inputs = [{"name": path, "path": path, "sha256": file_hash(Path(path))} for path in dict.fromkeys(table["table"])]
+    RunRecord("summarise", parameters, inputs, "cpu", started).write(out / "run.json")
+    if progress is not None:
+        progress(len(steps), len(steps), "report")
+    return SummaryResult(summary, printed, out / "report.html", tuple(warnings))
+
+
+def metric_title(metric: str) -> tuple[str, str]:
+    """Return what a metric is called on a page, and its unit."""
+    return METRIC_TITLES.get(metric, (metric.replace("_", " "), ""))
+
+
+def failures_of(scores: pd.DataFrame) -> list[Failure]:
+    """Return each case on which a method failed, once, with its reason."""
+    failed = scores[scores["status"].astype(str).str.startswith("failed")]
+    return [
+        Failure(f"{row.case_id}, {row.method}", str(row.status).removeprefix("failed: "))
+        for row in failed.drop_duplicates(["case_id", "method", "status"]).itertuples()
+    ]
+
+
+def _parted(scores: pd.DataFrame, by: str | None, cases: ManifestCases | None) -> pd.DataFrame:
+    """Return the scores with the column that parts them."""
+    if by is None or by in scores.columns:
+        return scores
+    if cases is None:
+        raise ParameterError(
+            f"the score table has no column '{by}'; it has {', '.join(scores.columns)}. "
+            "A column of the manifest needs the manifest: --manifest"
+        )
+    found: dict[str, str] = {}
+    known: set[str] = set()
+    for rows in cases.rows:
+        columns = {"domain": rows[0].domain, "split": rows[0].split, "modality": rows[0].modality, **rows[0].extra}
+        known |= set(columns)
+        found[rows[0].case_id] = str(columns.get(by) or "")
+    if by not in known:
+        raise unknown_name("column", by, known | set(scores.columns))
+    strange = sorted(set(scores["case_id"]) - set(found))
+    if strange:
+        raise SchemaError(f"{cases.path}: the scores are of other cases too: {', '.join(strange[:5])}")
+    return scores.assign(**{by: scores["case_id"].map(found)})
+
+
+def _caption(scores: pd.DataFrame, metric: str) -> str:
+    lost = not_drawn(scores[scores["metric"].isin([metric, ""])])
+    return f"Scores that are no numbers: {lost}." if lost else "Every score is a finite number."
+
+
+def _box_figure(rows: pd.DataFrame, metric: str, by: str | None, labels: Sequence[str]) -> Figure:
+    title, unit = metric_title(metric)
+    if by is not None and len(labels) > 1:
+        rows = rows.assign(group=rows["label"] + ", " + rows[by].astype(str))
+        group: str | None = "group"
+    else:
+        group = by if by is not None else ("label" if len(labels) > 1 else None)
+    what = f" of {labels[0]}" if len(labels) == 1 else ""
+    return boxplot(rows, metric, group=group, title=f"{title}{what}", axis_label=f"{title}, {unit}" if unit else title)
+
+
+def _volume_figures(scores: pd.DataFrame, labels: Sequence[str], warnings: list[str]) -> dict[str, Figure]:
+    found: dict[str, Figure] = {}
+    if not {"volume_error", "relative_volume_error"} <= set(scores["metric"]):
+        warnings.append("the tables have no volume errors: there is no Bland-Altman figure")
+        return found
+    for label in labels:
+        pairs = volume_pairs(scores, label)
+        if np.isfinite(pairs[["prediction", "reference"]].astype(float)).all(axis=1).any():
+            name = f"bland_altman_{label.replace(' ', '_')}"
+            found[name] = bland_altman(pairs, title=f"Agreement of the volume of {label}")
+        else:
+            warnings.append(f"{label}: no volume of the reference is known; there is no Bland-Altman figure")
+    return found
+
+
+def _pictures(
+    scores: pd.DataFrame, metric: str, label: str, cases: ManifestCases | None, warnings: list[str]
+) -> list[ScanSection]:
+    """Best, middle and worst case of each method, where scans and label maps are at hand."""
+    if cases is None:
+        warnings.append("no pictures of cases: they need the manifest (--manifest)")
+        return []
+    sections = []
+    rows = scores[(scores["metric"] == metric) & (scores["label"] == label) & np.isfinite(scores["value"])]
+    for method, mine in rows.groupby("method", sort=False):
+        goodness = -mine["value"].abs() if metric in SMALLER_IS_BETTER else mine["value"]
+        order = mine.loc[goodness.sort_values(kind="stable").index]
+        chosen = {"worst": order.iloc[0], "median": order.iloc[(len(order) - 1) // 2], "best": order.iloc[-1]}
+        missing = []
+        for place, row in chosen.items():
+            path = kept_labels(Path(row["table"]), str(method).split(" [")[0], row["case_id"])
+            if not path.is_file():
+                missing.append(row["case_id"])
+                continue
+            try:
+                sections.append(_section(str(method), place, row, cases.open(row["case_id"]), path, metric))
+            except MusclekitError as problem:
+                warnings.append(f"{method}: no picture of case '{row['case_id']}': {problem}")
+        if missing:
+            warnings.append(
+                f"{method}: no pictures of {', '.join(dict.fromkeys(missing))}: their label maps were not kept "
+                "(evaluate with --keep-labels)"
+            )
+    return sections
+
+
+def _section(method: str, place: str, row: pd.Series[Any], case: Case, path: Path, metric: str) -> ScanSection:
+    if case.reference is None:
+        raise InputError("it has no reference")
+    found = read_labels(path, label_set_of(path))
+    image = next(iter(case.images.values()))
+    details: Mapping[str, str] = {
+        "case": case.id,
+        metric_title(metric)[0]: f"{row['value']:.3f}",
+        "structure": str(row["label"]),
+    }
+    picture = montage(image, agreement(found, case.reference), max_slices=4, columns=4)
+    return ScanSection(f"{method}: {place} case", picture, details=details)
+
+
+def _write_text(text: str, path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
