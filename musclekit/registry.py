@@ -72,6 +72,8 @@ _BUILT_IN = (
           "three-component Gaussian mixture of grey values, as in Gadermayr et al."),
     Entry("graphcut", "segmenter", "musclekit.segmenters.graphcut:GraphCutSegmenter",
           "the smoothest muscle that fits the probabilities of another method (its unary), by a minimum cut"),
+    Entry("spgc", "segmenter", "musclekit.segmenters.shapeprior:ShapePriorSegmenter",
+          "graph cut with a shape prior: annotated thighs laid onto the scan", "annotated cases"),
     Entry("appearance", "segmenter", "musclekit.segmenters.appearance:AppearanceSegmenter",
           "how bright muscle is in annotated cases, on the scale of each image's mixture", "annotated cases"),
     Entry("threshold", "segmenter", "musclekit.segmenters.threshold:ThresholdSegmenter",

@@ -23,7 +23,7 @@ NEEDS: dict[str, dict[str, Any]] = {
 
 
 # What a method that learns is fitted on: the label set of its examples.
-LEARNS: dict[str, str] = {"appearance": "muscle"}
+LEARNS: dict[str, str] = {"appearance": "muscle", "spgc": "muscle"}
 
 
 def ready(name: str, contrast: Contrast | None = None, **settings: Any) -> Any:
@@ -39,7 +39,7 @@ def test_segmenters_keep_the_contract(name: str) -> None:
     check_segmenter(ready(name))
 
 
-@pytest.mark.parametrize("name", ["tissue", "gmm", "threshold", "levelset", "graphcut", "appearance"])
+@pytest.mark.parametrize("name", ["tissue", "gmm", "threshold", "levelset", "graphcut", "appearance", "spgc"])
 @pytest.mark.parametrize("contrast", [Contrast.T1W, Contrast.FAT, Contrast.WATER])
 def test_segmenters_find_muscle_in_mr(name: str, contrast: Contrast) -> None:
     method = ready(name, contrast)

@@ -5,6 +5,7 @@ from musclekit.anatomy.femur import BONE_HU, FemurAxis, femur_axis, femur_mask, 
 from musclekit.anatomy.frames import AIR_FILL_HU, Frame, crop_frame, femur_frame, mirror_frame, resample_frame
 from musclekit.anatomy.legs import Leg, infer_side, split_legs
 from musclekit.anatomy.per_leg import label_sides, leg_frame, leg_image, per_leg
+from musclekit.anatomy.registration import ThighOutlines, register_thighs, resample_planes, thigh_outlines
 
 __all__ = [
     "AIR_FILL_HU",
@@ -12,6 +13,7 @@ __all__ = [
     "FemurAxis",
     "Frame",
     "Leg",
+    "ThighOutlines",
     "body_mask",
     "crop_frame",
     "femur_axis",
@@ -25,6 +27,9 @@ __all__ = [
     "mr_thresholds",
     "obliquity_cosine",
     "per_leg",
+    "register_thighs",
     "resample_frame",
+    "resample_planes",
     "split_legs",
+    "thigh_outlines",
 ]

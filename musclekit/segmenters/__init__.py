@@ -5,6 +5,7 @@ from musclekit.segmenters.graphcut import GraphCutSegmenter
 from musclekit.segmenters.levelset import LevelSetSegmenter, geodesic_contour
 from musclekit.segmenters.mincut import BinaryProblem, Neighbourhood, cut_energy, min_cut, neighbourhood
 from musclekit.segmenters.mixture import Mixture, MixtureSegmenter, fit_mixture, posteriors
+from musclekit.segmenters.shapeprior import ShapePrior, ShapePriorSegmenter, atlas_case, prior_costs, prior_map
 from musclekit.segmenters.threshold import ThresholdSegmenter, otsu_threshold
 from musclekit.segmenters.tissue import TissueSegmenter
 
@@ -16,8 +17,11 @@ __all__ = [
     "Mixture",
     "MixtureSegmenter",
     "Neighbourhood",
+    "ShapePrior",
+    "ShapePriorSegmenter",
     "ThresholdSegmenter",
     "TissueSegmenter",
+    "atlas_case",
     "cut_energy",
     "fit_mixture",
     "geodesic_contour",
@@ -25,4 +29,6 @@ __all__ = [
     "neighbourhood",
     "otsu_threshold",
     "posteriors",
+    "prior_costs",
+    "prior_map",
 ]
