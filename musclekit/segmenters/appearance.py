@@ -32,15 +32,16 @@ RANGE = (-1.0, 2.0)
 #: (coils that fade make fat wide), and each holds this share of the body.
 LEAST_GAP, LEAST_SHARE = 0.5, 0.01
 
-#: Components of the mixture that are muscle and fat.
-MUSCLE_AND_FAT = {
-    Contrast.CT: (1, 0),
-    Contrast.T1W: (1, 2),
-    Contrast.T2W: (1, 2),
-    Contrast.MR: (1, 2),
-    Contrast.FAT: (0, 2),
-    Contrast.WATER: (1, 0),
-    Contrast.STIR: (1, 0),
+#: Components of the mixture that are muscle, and the one that is fat. Where fat is suppressed the third component holds
+#: the muscle that swelling or a near coil makes bright, and their common mean is the steadier mark.
+MUSCLE_AND_FAT: dict[Contrast, tuple[tuple[int, ...], int]] = {
+    Contrast.CT: ((1,), 0),
+    Contrast.T1W: ((1,), 2),
+    Contrast.T2W: ((1,), 2),
+    Contrast.MR: ((1,), 2),
+    Contrast.FAT: ((0,), 2),
+    Contrast.WATER: ((1, 2), 0),
+    Contrast.STIR: ((1, 2), 0),
 }
 
 
@@ -51,7 +52,8 @@ def standardised(image: Image, per: Per = "volume") -> NDArray[np.float32]:
     Parameters
     ----------
     image : Image
-        Any contrast. In a fat image, where healthy muscle and bone are one component, that one is muscle.
+        Any contrast. In a fat image, where healthy muscle and bone are one component, that one is muscle; where fat is
+        suppressed, muscle is the mean of the two bright components.
     per : {"slice", "volume"}
         One scale for each plane, or one for the scan.
 
@@ -70,13 +72,15 @@ def standardised(image: Image, per: Per = "volume") -> NDArray[np.float32]:
     body = body_mask(image)
     scaled: NDArray[np.float32] = np.full(image.grid.shape, np.nan, dtype=np.float32)
     muscle, fat = MUSCLE_AND_FAT[image.contrast]
-    sign = 1 if fat > muscle else -1
+    sign = 1 if fat > muscle[0] else -1
     for z, mixture in enumerate(MixtureSegmenter(per=per).mixtures(image)):
         if mixture is None:
             continue
-        zero, one = mixture.means[muscle], mixture.means[fat]
-        width = float(np.sqrt(mixture.variances[muscle]) + np.sqrt(mixture.variances[fat]))
-        share = min(mixture.weights[muscle], mixture.weights[fat])
+        weights, means, variances = (np.array(part) for part in (mixture.weights, mixture.means, mixture.variances))
+        of_muscle = weights[list(muscle)]
+        zero, one = float(np.average(means[list(muscle)], weights=of_muscle)), float(means[fat])
+        width = float(np.sqrt(variances[muscle[0]]) + np.sqrt(variances[fat]))
+        share = min(float(of_muscle.sum()), float(weights[fat]))
         if sign * (one - zero) < LEAST_GAP * width or share < LEAST_SHARE:
             where = f"slice {z}: " if per == "slice" else ""
             raise SegmentationError(
