@@ -12,6 +12,7 @@ from musclekit.cli.guard import SOME_FAILED, Debug, guarded
 from musclekit.cli.options import (
     AsJson,
     Jobs,
+    LabelSetName,
     Modality,
     ModalityChoice,
     Out,
@@ -72,6 +73,10 @@ def segment(
     modality: Modality = ModalityChoice.AUTO,
     series: Series = None,
     side: Side = None,
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="Manifest of annotated cases, for a method that learns from them.")
+    ] = None,
+    label_set: LabelSetName = None,
     jobs: Jobs = 1,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -90,6 +95,8 @@ def segment(
             contrast=_contrast(modality),
             series=series,
             side=_side(side),
+            cases=cases,
+            label_set_name=label_set,
             jobs=jobs,
             progress=progress,
         )
@@ -104,10 +111,7 @@ def measure(
     scan: Annotated[Path, typer.Argument(help="The scan that the labels belong to.")],
     labels: Annotated[Path, typer.Argument(help="The label map, on the scan's grid.")],
     out: Out,
-    label_set: Annotated[
-        str | None,
-        typer.Option("--label-set", help="What the ids mean; read from the label table beside them if left out."),
-    ] = None,
+    label_set: LabelSetName = None,
     fat: Annotated[Path | None, typer.Option("--fat", help="Dixon fat image, for the fat fraction.")] = None,
     water: Annotated[Path | None, typer.Option("--water", help="Dixon water image, for the fat fraction.")] = None,
     modality: Modality = ModalityChoice.AUTO,
@@ -162,6 +166,16 @@ def phantom(
         str, typer.Option("--grade", help="Any of healthy, minor, moderate, severe; comma-separated, dealt in turn.")
     ] = "healthy,severe",
     slices: Annotated[int, typer.Option("--slices", min=1, help="Slices of each volume.")] = 20,
+    size: Annotated[int, typer.Option("--size", min=16, help="Rows and columns of each slice.")] = 256,
+    leg: Annotated[
+        str, typer.Option("--leg", help="both, left, right, or alternate: left and right in turn.")
+    ] = "both",
+    label_set: Annotated[
+        str | None,
+        typer.Option(
+            "--label-set", help="Of the label maps: muscle, tissue, thigh-11 ...; all structures if left out."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same cohort.")] = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -176,6 +190,9 @@ def phantom(
             modalities=words(modality),
             grades=words(grade),
             slices=slices,
+            size=size,
+            leg=leg,
+            reference=label_set,
             seed=seed,
             progress=progress,
         )
@@ -210,10 +227,10 @@ def info(as_json: AsJson = False) -> None:
 @app.command()
 @guarded
 def validate(
-    file: Annotated[Path, typer.Argument(help="A manifest or score table (CSV), or a plan (TOML).")],
+    file: Annotated[Path, typer.Argument(help="A manifest or score table (CSV), a plan (TOML) or a report (JSON).")],
     as_json: AsJson = False,
 ) -> None:
-    """Check a manifest, a score table or a plan, and everything it names."""
+    """Check a manifest, a score table, a plan or a report against its schema, and everything it names."""
     from musclekit.cli.output import print_pairs
     from musclekit.workflows import validate_file
 

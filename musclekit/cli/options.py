@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Jobs", "Modality", "ModalityChoice", "Out", "Quiet", "Series", "Settings", "Side", "SideChoice",
-           "words"]  # fmt: skip
+__all__ = ["AsJson", "Jobs", "LabelSetName", "Modality", "ModalityChoice", "Out", "Quiet", "Series", "Settings",
+           "Side", "SideChoice", "words"]  # fmt: skip
 
 
 class ModalityChoice(StrEnum):
@@ -44,6 +44,12 @@ Series = Annotated[
 ]
 Side = Annotated[SideChoice | None, typer.Option("--side", help="Which leg, where the scan shows one.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+LabelSetName = Annotated[
+    str | None,
+    typer.Option(
+        "--label-set", help="What the ids of label maps mean; read from the label tables beside them if left out."
+    ),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="key=value, repeatable; translator__key=value for the translator.")
 ]

@@ -53,6 +53,8 @@ def _show(table: Table) -> None:
 def print_batch(batch: BatchOutcome, *, as_json: bool) -> None:
     """Print what became of each scan, and where the report lies."""
     # One line a message, however long, and names as they are: no wrapping, no markup.
+    for warning in batch.warnings:
+        typer.echo(f"{typer.style('warning', fg='yellow')} {warning}", err=True)
     for scan in batch.scans:
         for warning in scan.warnings:
             typer.echo(f"{typer.style('warning', fg='yellow')} {scan.name}: {warning}", err=True)

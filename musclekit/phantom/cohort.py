@@ -100,7 +100,7 @@ def make_cohort(
     *,
     modalities: Sequence[PhantomModality] = ("mr",),
     grades: Sequence[Grade] = ("healthy", "severe"),
-    legs: Legs = "both",
+    legs: Legs | Sequence[Legs] = "both",
     shape: tuple[int, int, int] = (20, 256, 256),
     spacing: tuple[float, float, float] | None = None,
     reference: str | None = None,
@@ -116,7 +116,9 @@ def make_cohort(
         ``"mr"`` is T1-weighted; ``"dixon"`` makes one case with a fat and a water image.
     grades : sequence of {"healthy", "minor", "moderate", "severe"}
         Dealt to the people in turn.
-    legs, shape, spacing, reference
+    legs : {"both", "left", "right"} or sequence of these
+        Which to show; several are dealt to the people in turn.
+    shape, spacing, reference
         As in `make_case`.
     seed : int
         Two cohorts of one seed are alike; the first people of a larger cohort are those of a smaller one.
@@ -135,12 +137,14 @@ def make_cohort(
         raise ParameterError(f"a cohort has at least one subject, not {subjects}")
     _check("modality", modalities, get_args(PhantomModality))
     _check("grade", grades, GRADES)
+    shown = (legs,) if isinstance(legs, str) else tuple(legs)
+    _check("leg", shown, get_args(Legs))
     return (
         make_case(
             int(person),
             contrasts=CONTRASTS_OF[modality],
             grade=grades[n % len(grades)],
-            legs=legs,
+            legs=shown[n % len(shown)],
             shape=shape,
             spacing=spacing,
             reference=reference,

@@ -72,10 +72,13 @@ class BatchOutcome:
         In the order they were given.
     report : Path
         The HTML report.
+    warnings : tuple of str
+        Of the whole run: what was noted as the method learnt from annotated cases.
     """
 
     scans: tuple[ScanOutcome, ...]
     report: Path
+    warnings: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[ScanOutcome, ...]:
@@ -86,6 +89,7 @@ class BatchOutcome:
         """Return plain data: one entry a scan with its measures, and the report's path."""
         return {
             "report": str(self.report),
+            "warnings": list(self.warnings),
             "scans": [
                 {
                     "name": scan.name,

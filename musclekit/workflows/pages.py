@@ -39,7 +39,13 @@ def scan_section(outcome: ScanOutcome) -> ScanSection:
 
 
 def write_scan_report(
-    outcomes: Sequence[ScanOutcome], path: Path, *, title: str, date: str, parameters: Mapping[str, Any]
+    outcomes: Sequence[ScanOutcome],
+    path: Path,
+    *,
+    title: str,
+    date: str,
+    parameters: Mapping[str, Any],
+    warnings: Sequence[str] = (),
 ) -> Path:
     """Write the report of a run over scans and return its path.
 
@@ -53,6 +59,8 @@ def write_scan_report(
         As they shall be printed.
     parameters : mapping
         Of the run, as plain data; the versions are added.
+    warnings : sequence of str
+        Of the whole run.
     """
     done = [outcome for outcome in outcomes if outcome.status == "done"]
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
@@ -64,6 +72,7 @@ def write_scan_report(
             date=date,
             scans=[scan_section(outcome) for outcome in done],
             failures=[Failure(outcome.name, outcome.message) for outcome in failed],
+            warnings=warnings,
             parameters={**parameters, "versions": versions()},
         ),
         path,

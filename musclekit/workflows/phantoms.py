@@ -8,10 +8,14 @@ from typing import cast, get_args
 
 from musclekit.errors import ParameterError
 from musclekit.io import ManifestRow, write_image, write_label_table, write_labels, write_manifest
-from musclekit.phantom import GRADES, Grade, PhantomModality, make_cohort
+from musclekit.labels import label_set
+from musclekit.phantom import GRADES, Grade, Legs, PhantomModality, make_cohort
 from musclekit.workflows.outcome import OnProgress
 
-__all__ = ["write_phantoms"]
+__all__ = ["LEGS", "write_phantoms"]
+
+#: What the scans of a cohort can show.
+LEGS = ("both", "left", "right", "alternate")
 
 
 def write_phantoms(
@@ -22,7 +26,8 @@ def write_phantoms(
     grades: Sequence[str] = ("healthy", "severe"),
     slices: int = 20,
     size: int = 256,
-    reference: str = "thigh-full-sided",
+    leg: str = "both",
+    reference: str | None = None,
     seed: int = 0,
     progress: OnProgress | None = None,
 ) -> Path:
@@ -40,8 +45,10 @@ def write_phantoms(
         Dealt to the people in turn.
     slices, size : int
         Planes of each volume, and its rows and columns.
-    reference : str
-        Label set of the label maps.
+    leg : {"both", "left", "right", "alternate"}
+        Which legs the scans show; ``alternate``: the left one of the first person, the right one of the second ...
+    reference : str, optional
+        Label set of the label maps; ``thigh-full-sided`` where not given, and ``thigh-full`` for a single leg.
     seed : int
         The same seed gives the same cohort.
     progress : callable, optional
@@ -63,10 +70,16 @@ def write_phantoms(
             raise ParameterError(f"{what} is any of {', '.join(known)}, not '{', '.join(strange)}'")
     if slices < 1 or size < 16:
         raise ParameterError(f"a phantom has 1 or more slices of 16 pixels or more, not {slices} of {size}")
+    if leg not in LEGS:
+        raise ParameterError(f"leg is any of {', '.join(LEGS)}, not '{leg}'")
+    if reference is not None:
+        label_set(reference)
+    shown = ("left", "right") if leg == "alternate" else (leg,)
     cases = make_cohort(
         subjects,
         modalities=cast(Sequence[PhantomModality], modalities),
         grades=cast(Sequence[Grade], grades),
+        legs=cast(Sequence[Legs], shown),
         shape=(slices, size, size),
         reference=reference,
         seed=seed,

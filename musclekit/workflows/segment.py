@@ -19,7 +19,9 @@ from musclekit.errors import InputError, MusclekitError, OutputError, ParameterE
 from musclekit.image import Contrast
 from musclekit.io import open_scan, write_label_table, write_labels
 from musclekit.labels import Side
+from musclekit.protocols import Segmenter
 from musclekit.report import scan_figures
+from musclekit.workflows.cases import open_cases
 from musclekit.workflows.inputs import find_scans, scan_names
 from musclekit.workflows.numbers import scan_details, sided_measures, write_measures, write_table
 from musclekit.workflows.outcome import BatchOutcome, OnProgress, ScanOutcome
@@ -78,12 +80,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Job:
-    """One scan to segment; everything a worker process needs, as plain data."""
+    """One scan to segment: everything a worker process needs."""
 
     path: Path
     name: str
     folder: Path
-    method: Mapping[str, Any]
+    method: Segmenter
     contrast: Contrast | None
     series: str | None
     side: Side | None
@@ -97,6 +99,8 @@ def segment_scans(
     contrast: Contrast | None = None,
     series: str | None = None,
     side: Side | None = None,
+    cases: Path | None = None,
+    label_set_name: str | None = None,
     jobs: int = 1,
     progress: OnProgress | None = None,
 ) -> BatchOutcome:
@@ -116,6 +120,10 @@ def segment_scans(
         DICOM series to take where a folder holds several.
     side : {"left", "right"}, optional
         Which leg, for scans that show one.
+    cases : Path, optional
+        Manifest of annotated cases, for a method that learns from them.
+    label_set_name : str, optional
+        What the ids of their label maps mean; read from the label tables beside them if left out.
     jobs : int
         Scans worked on at the same time, each in a process of its own.
     progress : callable, optional
@@ -131,16 +139,18 @@ def segment_scans(
     ------
     InputError
         If there is a single scan and it cannot be used; in a batch it becomes a failed outcome and the others finish.
+        If the method learns from annotated cases and none are given.
     """
     paths, refused = _find(scans)
     if jobs < 1:
         raise ParameterError(f"jobs must be 1 or more, not {jobs}")
     description = dict(method) if method is not None else registry.describe(registry.build("tissue"))
-    registry.build(**description).fit([])
+    with noted_warnings() as notes:
+        fitted = _fitted(description, cases, label_set_name)
     started = datetime.now(UTC)
     alone = len(paths) == 1 and not refused
     work = [
-        _Job(path, name, out if alone else out / name, description, contrast, series, side)
+        _Job(path, name, out if alone else out / name, fitted, contrast, series, side)
         for path, name in zip(paths, scan_names(paths), strict=True)
     ]
     if alone:
@@ -160,6 +170,7 @@ def segment_scans(
         "contrast": None if contrast is None else str(contrast),
         "series": series,
         "side": side,
+        "cases": None if cases is None else str(cases),
         "jobs": jobs,
     }
     try:
@@ -169,6 +180,7 @@ def segment_scans(
             title="Thigh segmentation",
             date=started.date().isoformat(),
             parameters=parameters,
+            warnings=notes,
         )
         write_all_measures(outcomes, out / "measures.csv")
         _write_record(outcomes, parameters, started, out / "run.json")
@@ -176,7 +188,20 @@ def segment_scans(
         # The scans themselves may have been done: what became of each must not be lost with the report.
         fates = "; ".join(f"{item.name} {item.status}{f' ({item.message})' * bool(item.message)}" for item in outcomes)
         raise OutputError(f"{problem}. Scans: {fates}") from problem
-    return BatchOutcome(tuple(outcomes), report)
+    return BatchOutcome(tuple(outcomes), report, tuple(notes))
+
+
+def _fitted(description: Mapping[str, Any], cases: Path | None, label_set_name: str | None) -> Segmenter:
+    """Build the method and fit it on the annotated cases, or on none if it learns nothing."""
+    method: Segmenter = registry.build(**description)
+    if cases is not None:
+        return method.fit(open_cases(cases, label_set_name).all())
+    try:
+        return method.fit([])
+    except InputError as problem:
+        if "annotated cases" in str(problem):
+            raise type(problem)(f"{problem}; give a manifest of them with --cases") from problem
+        raise
 
 
 def _write_record(
@@ -288,10 +313,9 @@ def noted_warnings() -> Iterator[list[str]]:
 def _segment(job: _Job) -> ScanOutcome:
     began = time.perf_counter()
     scan = open_scan(job.path, contrast=job.contrast, series=job.series)
-    method = registry.build(**job.method)
     try:
         with noted_warnings() as notes:
-            labels = method.segment(scan.image)
+            labels = job.method.segment(scan.image)
     except (InputError, SegmentationError) as problem:
         raise type(problem)(f"{job.path}: {problem}") from problem
     measures = sided_measures(labels, scan.image, side=job.side)

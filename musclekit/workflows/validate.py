@@ -1,8 +1,9 @@
-"""Check a manifest, a score table or a plan before anything is run on it."""
+"""Check a manifest, a score table, a plan or a report against its schema."""
 
 from __future__ import annotations
 
 import csv
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def validate_file(path: Path) -> dict[str, Any]:
     ----------
     path : Path
         A CSV file is a score table if it has the columns ``metric`` and ``value``, else a manifest; a TOML file is a
-        plan.
+        plan; a JSON file is the data of a report.
 
     Returns
     -------
@@ -35,7 +36,7 @@ def validate_file(path: Path) -> dict[str, Any]:
     MissingFileError
         If the file does not exist.
     FormatError
-        If it is neither CSV nor TOML, or is not what its name says.
+        If it is neither CSV, TOML nor JSON, or is not what its name says.
     SchemaError
         At the first thing that is wrong; the message says where it is.
     UnknownNameError, ParameterError
@@ -48,8 +49,11 @@ def validate_file(path: Path) -> dict[str, Any]:
             return _validate_csv(path)
         case ".toml":
             return _validate_plan(path)
+        case ".json":
+            return _validate_report(path)
         case other:
-            raise FormatError(f"{path}: a manifest or score table is a .csv, a plan a .toml, not '{other}'")
+            known = "a manifest or score table is a .csv, a plan a .toml, a report a .json"
+            raise FormatError(f"{path}: {known}, not '{other}'")
 
 
 def _validate_csv(path: Path) -> dict[str, Any]:
@@ -87,3 +91,19 @@ def _validate_plan(path: Path) -> dict[str, Any]:
             raise SchemaError(f"plan {path.name}: the grid names '{key}'; the method has: {known}")
         points *= len(values)
     return {"file": str(path), "kind": "plan", "method": plan["method"]["name"], "grid points": points}
+
+
+def _validate_report(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise FormatError(f"{path}: not JSON: {problem}") from None
+    check_schema(data, "report", f"report {path.name}")
+    return {
+        "file": str(path),
+        "kind": "report",
+        "title": data["title"],
+        "tables": len(data["tables"]),
+        "scans": len(data["scans"]),
+        "failures": len(data["failures"]),
+    }
