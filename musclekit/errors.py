@@ -15,6 +15,7 @@
     │   ├── ParameterError    a parameter that does not exist or lies outside its range (also a ValueError)
     │   └── UnknownNameError  a name no registry knows (also a KeyError)
     ├── SegmentationError     a method ran and found nothing that it can stand behind
+    ├── WorkerError           worker processes or a cluster were lost; what was finished is kept, run again
     └── OutputError           a result could not be written (also an OSError)
 """
 
@@ -37,6 +38,7 @@ __all__ = [
     "SegmentationError",
     "UnknownNameError",
     "VoxelError",
+    "WorkerError",
     "unknown_name",
 ]
 
@@ -94,6 +96,10 @@ class UnknownNameError(InputError, KeyError):
 
 class SegmentationError(MusclekitError):
     """A method ran and found nothing that it can stand behind."""
+
+
+class WorkerError(MusclekitError):
+    """Worker processes or a cluster were lost; what was finished is kept, and another call goes on from there."""
 
 
 class OutputError(MusclekitError, OSError):
