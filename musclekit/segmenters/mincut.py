@@ -429,7 +429,8 @@ def _least_preference(pairs: Neighbourhood, window: _Window) -> float:
 
 def _settled(problem: BinaryProblem) -> NDArray[np.uint8]:
     """State of every voxel after the rules that need no neighbour's label: background, muscle or undecided."""
-    preference = np.subtract(problem.background_cost, problem.muscle_cost, dtype=np.float32)
+    # Subtracted before it is rounded: costs may be large where their difference is small.
+    preference = np.subtract(problem.background_cost, problem.muscle_cost).astype(np.float32, copy=False)
     most = max(float(preference.max()), -float(preference.min()))
     state = np.full(problem.shape, _UNDECIDED, dtype=np.uint8)
     if problem.fixed is not None:
@@ -533,7 +534,10 @@ class _Band:
         return np.rint(self.prices[k] * fading).astype(np.int64)
 
     def settle(self) -> None:
-        """Label voxels whose preference is at least the sum of the weights to undecided neighbours, until none is."""
+        """Label voxels whose preference is at least the sum of the weights to undecided neighbours.
+
+        Every voxel that is labelled sways its neighbours; it ends when a round gains too few to be worth another.
+        """
         undecided = np.zeros(len(self.voxels), dtype=np.int64)
         for k, sign in itertools.product(range(len(self.steps)), (1, -1)):
             neighbour = self.flat[self.voxels + sign * self.steps[k]]

@@ -236,6 +236,14 @@ def test_without_smoothness_each_voxel_decides_by_itself() -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+def test_what_both_labels_cost_does_not_matter() -> None:
+    muscle = soft_disk((2, 60, 60), np.random.default_rng(4))
+    shift = np.random.default_rng(5).uniform(0, 1e8, muscle.shape)
+    pairs = neighbourhood(26, SPACING)
+    plain = min_cut(BinaryProblem(muscle, 1 - muscle, pairs, 0.1))
+    np.testing.assert_array_equal(min_cut(BinaryProblem(muscle + shift, 1 - muscle + shift, pairs, 0.1)), plain)
+
+
 def test_all_may_be_given() -> None:
     costs = np.random.default_rng(0).random((2, 2, 5, 5))
     for label in (BACKGROUND, MUSCLE):
