@@ -92,6 +92,10 @@ _BUILT_IN = (
           "keeps the largest connected component of each label"),
     Entry("fill-holes", "refiner", "musclekit.refiners.holes:FillHoles",
           "fills the holes of each label, slice by slice, never across labels"),
+    Entry("smooth", "refiner", "musclekit.refiners.smoothing:Smooth",
+          "smooths the borders of labels and keeps their areas (or volumes)"),
+    Entry("bone-exclusion", "refiner", "musclekit.refiners.bone:BoneExclusion",
+          "takes bone out of other labels; in MR a nested segmenter finds it"),
 )  # fmt: skip
 
 
