@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from musclekit.report.drawing import Figure
     from musclekit.report.html import Report, ScanSection
 
-__all__ = ["report_data"]
+__all__ = ["is_missing", "report_data"]
 
 
 def report_data(report: Report) -> dict[str, Any]:
@@ -78,9 +78,13 @@ def _plain(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float):
         return value if math.isfinite(value) else (None if math.isnan(value) else str(value))
-    return value if value is None or isinstance(value, (bool, int, str)) else (None if _missing(value) else str(value))
+    if isinstance(value, (bool, int, str)):
+        return value
+    return None if is_missing(value) else str(value)
 
 
-def _missing(value: Any) -> bool:
-    """Whether it is pandas' NA, which is no float."""
-    return type(value).__name__ in ("NAType", "NaTType")
+def is_missing(value: Any) -> bool:
+    """Whether there is no value: None, a float that is no number, or pandas' NA."""
+    import pandas as pd
+
+    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))

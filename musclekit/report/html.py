@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ import numpy as np
 from musclekit.errors import FormatError
 from musclekit.io import replacing
 from musclekit.report.columns import COLUMNS, Column, known_columns
-from musclekit.report.data import report_data
+from musclekit.report.data import is_missing, report_data
 from musclekit.report.drawing import FAINT, GRID, INK, Figure
 
 if TYPE_CHECKING:
@@ -282,7 +281,7 @@ def _shown(frame: pd.DataFrame, *, others: bool = False) -> list[Column]:
 
 
 def _cell(column: Column, value: Any) -> _Cell:
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+    if is_missing(value) or value == "":
         return _Cell(NOTHING, numeric=column.kind == "number")
     if column.kind == "number":
         return _Cell(column.format(float(value)), numeric=True)

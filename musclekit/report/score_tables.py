@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from musclekit.report.data import is_missing
 from musclekit.report.drawing import need
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _cell(row: pd.Series[Any]) -> str:
 
 
 def _text(value: Any, digits: int) -> str:
-    if value is None or (isinstance(value, (float, np.floating)) and np.isnan(value)):
+    if is_missing(value):
         return DASH
     if isinstance(value, (float, np.floating)):
         return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")

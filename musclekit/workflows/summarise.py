@@ -17,15 +17,10 @@ from musclekit.image import Case, LabelMap
 from musclekit.io import read_labels, replacing
 from musclekit.labels import Label, LabelSet, label_mapping
 from musclekit.report import (
-    Failure,
-    Figure,
     Report,
     ScanSection,
     Table,
-    bland_altman,
-    boxplot,
     montage,
-    not_drawn,
     paper_table,
     summary_table,
     to_latex,
@@ -37,35 +32,19 @@ from musclekit.workflows.measure import label_set_of
 from musclekit.workflows.numbers import write_table
 from musclekit.workflows.outcome import OnProgress
 from musclekit.workflows.record import RunRecord, file_hash, versions
+from musclekit.workflows.score_report import failures_of, lost_scores, metric_title, metrics_of, score_figures
 
 __all__ = [
     "LABELS_FOLDER",
-    "METRIC_TITLES",
     "SummaryResult",
     "agreement",
     "kept_labels",
     "read_score_tables",
     "summarise_scores",
-    "volume_pairs",
 ]
 
 #: Where an evaluation keeps its label maps, beside its score table: ``labels/<method>/<case>_dseg.nii.gz``.
 LABELS_FOLDER = "labels"
-#: Name of a metric, and its unit. A metric that is not named here goes by its own name.
-METRIC_TITLES = {
-    "dice": ("Dice", ""),
-    "jaccard": ("Jaccard", ""),
-    "sensitivity": ("Sensitivity", ""),
-    "specificity": ("Specificity", ""),
-    "positive_predictive_value": ("Positive predictive value", ""),
-    "volume_error": ("Volume error", "mL"),
-    "relative_volume_error": ("Relative volume error", "%"),
-    "asd": ("Mean surface distance", "mm"),
-    "hd": ("Hausdorff distance", "mm"),
-    "hd95": ("HD95", "mm"),
-    "hd95_max": ("HD95, larger direction", "mm"),
-    "surface_dice": ("Surface Dice", ""),
-}
 #: What agrees and what does not, as a label map to be drawn.
 AGREEMENT = LabelSet(
     "agreement",
@@ -142,39 +121,6 @@ def read_score_tables(paths: Sequence[Path]) -> pd.DataFrame:
                                           .all(axis=1), "table"]))  # fmt: skip
         raise InputError(f"case '{row['case_id']}' is scored with '{row['method']}' twice, in {same}; give it once")
     return scores
-
-
-def volume_pairs(scores: pd.DataFrame, label: str) -> pd.DataFrame:
-    """Return predicted and reference volume of a structure, worked out from the errors of a score table.
-
-    Parameters
-    ----------
-    scores : DataFrame
-        Score table with the metrics ``volume_error`` and ``relative_volume_error``.
-    label : str
-        Which structure.
-
-    Returns
-    -------
-    DataFrame
-        One row a case, side and method: ``case_id``, ``subject``, ``side``, ``method``, ``prediction`` and
-        ``reference`` in mL. The reference is the error over the relative error; where both are zero it is taken from
-        another method on the same case, and is NaN where there is none.
-    """
-    whole = scores[scores["slice"].isna() & (scores["label"] == label)]
-    key = ["case_id", "subject", "side", "method"]
-    wide = whole[key].drop_duplicates(ignore_index=True)
-    for metric in ("volume_error", "relative_volume_error"):
-        values = whole.loc[whole["metric"] == metric, [*key, "value"]].drop_duplicates(key)
-        wide = wide.merge(values.rename(columns={"value": metric}), on=key, how="left")
-    error, relative = wide["volume_error"], wide["relative_volume_error"]
-    exact = np.isfinite(error) & np.isfinite(relative) & (relative != 0)
-    reference = (100 * error[exact] / relative[exact]).reindex(wide.index)
-    # The relative error of a reference that is not there is infinite.
-    reference[np.isinf(relative) & np.isfinite(error)] = 0.0
-    same = [wide["case_id"], wide["side"]]
-    reference = reference.fillna(reference.groupby(same).transform("median"))
-    return wide[key].assign(prediction=reference + error, reference=reference)
 
 
 def agreement(prediction: LabelMap, reference: LabelMap) -> LabelMap:
@@ -266,25 +212,14 @@ def summarise_scores(
     whole = table[table["slice"].isna()]
     summary = summary_table(whole, by=[] if by is None else [by])
     printed = paper_table(summary, metric, by=by)
-    metrics = [name for name in dict.fromkeys(whole["metric"]) if name]
     labels = [name for name in dict.fromkeys(whole["label"]) if name]
-    figures: dict[str, Figure] = {}
-    warnings: list[str] = []
-    steps = [*metrics, "volumes", "pictures", "tables", "report"]
+    steps = [*metrics_of(whole), "volumes", "pictures", "tables", "report"]
 
     def begin(what: str) -> None:
         if progress is not None:
             progress(steps.index(what), len(steps), what)
 
-    for name in metrics:
-        begin(name)
-        rows = whole[(whole["metric"] == name) | (whole["metric"] == "")]
-        if np.isfinite(rows["value"]).any():
-            figures[f"boxplot_{name}"] = _box_figure(rows, name, by, labels)
-        else:
-            warnings.append(f"{name}: no score is a finite number ({not_drawn(rows)}); there is nothing to draw")
-    begin("volumes")
-    figures |= _volume_figures(whole, labels, warnings)
+    figures, warnings = score_figures(whole, by=by, begin=begin)
     begin("pictures")
     sections = _pictures(whole, metric, labels[0] if labels else "", cases, warnings)
     begin("tables")
@@ -312,7 +247,7 @@ def summarise_scores(
         scans=sections,
         failures=failures,
         tables=[
-            Table(f"{metric_title(metric)[0]}: median (quartiles)", printed, _caption(whole, metric)),
+            Table(f"{metric_title(metric)[0]}: median (quartiles)", printed, lost_scores(whole, metric)),
             Table("Every metric", summary, "Undefined: both masks are empty; infinite: one of them is."),
         ],
         figures=list(figures.values()),
@@ -325,20 +260,6 @@ def summarise_scores(
     if progress is not None:
         progress(len(steps), len(steps), "report")
     return SummaryResult(summary, printed, out / "report.html", tuple(warnings))
-
-
-def metric_title(metric: str) -> tuple[str, str]:
-    """Return what a metric is called on a page, and its unit."""
-    return METRIC_TITLES.get(metric, (metric.replace("_", " "), ""))
-
-
-def failures_of(scores: pd.DataFrame) -> list[Failure]:
-    """Return each case on which a method failed, once, with its reason."""
-    failed = scores[scores["status"].astype(str).str.startswith("failed")]
-    return [
-        Failure(f"{row.case_id}, {row.method}", str(row.status).removeprefix("failed: "))
-        for row in failed.drop_duplicates(["case_id", "method", "status"]).itertuples()
-    ]
 
 
 def _parted(scores: pd.DataFrame, by: str | None, cases: ManifestCases | None) -> pd.DataFrame:
@@ -362,37 +283,6 @@ def _parted(scores: pd.DataFrame, by: str | None, cases: ManifestCases | None) -
     if strange:
         raise SchemaError(f"{cases.path}: the scores are of other cases too: {', '.join(strange[:5])}")
     return scores.assign(**{by: scores["case_id"].map(found)})
-
-
-def _caption(scores: pd.DataFrame, metric: str) -> str:
-    lost = not_drawn(scores[scores["metric"].isin([metric, ""])])
-    return f"Scores that are no numbers: {lost}." if lost else "Every score is a finite number."
-
-
-def _box_figure(rows: pd.DataFrame, metric: str, by: str | None, labels: Sequence[str]) -> Figure:
-    title, unit = metric_title(metric)
-    if by is not None and len(labels) > 1:
-        rows = rows.assign(group=rows["label"] + ", " + rows[by].astype(str))
-        group: str | None = "group"
-    else:
-        group = by if by is not None else ("label" if len(labels) > 1 else None)
-    what = f" of {labels[0]}" if len(labels) == 1 else ""
-    return boxplot(rows, metric, group=group, title=f"{title}{what}", axis_label=f"{title}, {unit}" if unit else title)
-
-
-def _volume_figures(scores: pd.DataFrame, labels: Sequence[str], warnings: list[str]) -> dict[str, Figure]:
-    found: dict[str, Figure] = {}
-    if not {"volume_error", "relative_volume_error"} <= set(scores["metric"]):
-        warnings.append("the tables have no volume errors: there is no Bland-Altman figure")
-        return found
-    for label in labels:
-        pairs = volume_pairs(scores, label)
-        if np.isfinite(pairs[["prediction", "reference"]].astype(float)).all(axis=1).any():
-            name = f"bland_altman_{label.replace(' ', '_')}"
-            found[name] = bland_altman(pairs, title=f"Agreement of the volume of {label}")
-        else:
-            warnings.append(f"{label}: no volume of the reference is known; there is no Bland-Altman figure")
-    return found
 
 
 def _pictures(
