@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,14 +16,26 @@ from jsonschema import Draft202012Validator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from musclekit.errors import FormatError, GeometryError, LabelError, MissingFileError, SchemaError
+from musclekit.anatomy.legs import Leg
+from musclekit.anatomy.per_leg import label_sides
+from musclekit.errors import (
+    FormatError,
+    GeometryError,
+    LabelError,
+    MissingFileError,
+    ParameterError,
+    SchemaError,
+    unknown_name,
+)
 from musclekit.image import LabelMap
 from musclekit.io.atomic import replacing
-from musclekit.labels import LabelSet, label_mapping, label_set_names
+from musclekit.labels import Label, LabelSet, label_mapping, label_set_names
 from musclekit.labels import label_set as named_label_set
 from musclekit.metrics import (
+    SurfaceDistances,
     average_surface_distance,
     dice_of_counts,
+    hausdorff,
     hausdorff95,
     surface_distances,
     volume_error_of_counts,
@@ -30,13 +44,18 @@ from musclekit.schemas import read_json
 
 __all__ = [
     "COLUMNS",
+    "DEFAULT_METRICS",
     "METRICS",
+    "ReferenceScorer",
+    "Score",
     "common_label_set",
     "failed",
+    "known_metrics",
     "params_id",
     "params_table",
     "read_scores",
     "score",
+    "score_table",
     "write_scores",
 ]
 
@@ -45,11 +64,74 @@ COLUMNS = (
     "case_id", "subject", "side", "slice", "fold", "method", "params_id", "label", "metric", "value", "unit", "status",
 )  # fmt: skip
 
-#: What is measured of every label of a volume, and in which unit.
-METRICS: Mapping[str, str] = {"dice": "", "volume_error": "ml", "relative_volume_error": "%", "asd": "mm", "hd95": "mm"}
+
+@dataclass(frozen=True)
+class _Counts:
+    """Voxels of each label in both maps, in the prediction and in the reference; shape (Z, labels) or (labels,).
+
+    ``size`` is the number of voxels of a slice, or of the volume.
+    """
+
+    common: NDArray[np.int64]
+    found: NDArray[np.int64]
+    wanted: NDArray[np.int64]
+    size: int
+
+    def over_volume(self) -> _Counts:
+        common, found, wanted = (n.sum(axis=0) for n in (self.common, self.found, self.wanted))
+        return _Counts(common, found, wanted, self.size * len(self.common))
+
+
+#: Measures of overlap, taken of volumes and of slices.
+_OVERLAP: Mapping[str, Callable[[_Counts], NDArray[np.float64]]] = {
+    "dice": lambda n: dice_of_counts(n.common, n.found, n.wanted),
+}
+#: Measures of volume, of voxels found and wanted and the volume of a voxel in ml.
+_VOLUME: Mapping[str, Callable[[int, int, float], float]] = {
+    "volume": lambda found, wanted, ml: found * ml,
+    "reference_volume": lambda found, wanted, ml: wanted * ml,
+    # A label that neither map has says nothing of a method.
+    "volume_error": lambda found, wanted, ml: (found - wanted) * ml if found or wanted else np.nan,
+    "relative_volume_error": lambda found, wanted, ml: volume_error_of_counts(found, wanted, 1000.0 * ml).percent,
+}
+#: Measures of the distances between two surfaces.
+_DISTANCE: Mapping[str, Callable[[SurfaceDistances], float]] = {
+    "asd": average_surface_distance,
+    "hd": hausdorff,
+    "hd95": hausdorff95,
+}
+
+#: Everything that can be measured, and its unit.
+METRICS: Mapping[str, str] = MappingProxyType(
+    dict.fromkeys(_OVERLAP, "")
+    | {"volume": "ml", "reference_volume": "ml", "volume_error": "ml", "relative_volume_error": "%"}
+    | dict.fromkeys(_DISTANCE, "mm")
+)
+
+#: What is measured where nothing else is asked for.
+DEFAULT_METRICS = ("dice", "volume_error", "relative_volume_error", "asd", "hd95")
 
 #: Enough to compare and to plot; the digits behind them depend on the processor that added them up.
 FLOAT_FORMAT = "%.6g"
+
+
+def known_metrics(metrics: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return names of metrics, checked; `DEFAULT_METRICS` for None.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such metric; the message lists those there are.
+    ParameterError
+        If there is none, or one stands there twice.
+    """
+    chosen = DEFAULT_METRICS if metrics is None else tuple(metrics)
+    for name in chosen:
+        if name not in METRICS:
+            raise unknown_name("metric", name, METRICS)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ParameterError(f"metrics are one or more names, each once, not {', '.join(chosen) or 'none'}")
+    return chosen
 
 
 def params_id(description: Mapping[str, Any]) -> str:
@@ -138,6 +220,162 @@ def _maps(source: LabelSet, target: LabelSet) -> bool:
     return True
 
 
+class Score(NamedTuple):
+    """One row of the table, without its keys."""
+
+    side: str
+    label: str
+    slice: int | None
+    metric: str
+    value: float
+    unit: str
+    status: str
+
+
+class ReferenceScorer:
+    """A reference made ready once, to score many predictions against.
+
+    Parameters
+    ----------
+    reference : LabelMap
+        The truth.
+    label_set : LabelSet, optional
+        Set to compare in; the reference's own if left out. Labels that have no place in it are not scored.
+    metrics : sequence of str, optional
+        Names among `METRICS`; `DEFAULT_METRICS` if left out.
+    slices : bool
+        Whether the measures of overlap are taken of each slice too.
+    legs : sequence of Leg
+        Two legs (`musclekit.anatomy.split_legs`): each side is then scored by itself, though the labels do not tell
+        the sides apart. None: as the label set has it.
+
+    Attributes
+    ----------
+    label_set : LabelSet
+        The set compared in, with sides where legs were given.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such metric; the message lists those there are.
+    ParameterError
+        If no metric is given, or one twice.
+    LabelError
+        If the reference does not map to the label set.
+    """
+
+    def __init__(
+        self,
+        reference: LabelMap,
+        *,
+        label_set: LabelSet | None = None,
+        metrics: Sequence[str] | None = None,
+        slices: bool = True,
+        legs: Sequence[Leg] = (),
+    ) -> None:
+        self.metrics = known_metrics(metrics)
+        self.slices = slices
+        self._legs = tuple(legs)
+        self._unsided = label_set or reference.label_set
+        self.label_set = self._unsided.sided() if self._legs else self._unsided
+        self._wanted = self._in_set(reference)
+        self._n = len(self.label_set) + 1
+        # Two positions make one number: a table of pairs of labels is one count.
+        code = np.uint16 if self._n**2 <= np.iinfo(np.uint16).max else np.int64
+        self._positions = np.zeros(max(self.label_set.ids) + 1, dtype=code)
+        self._positions[[label.id for label in self.label_set]] = np.arange(1, self._n)
+        self._codes = self._positions[self._wanted.voxels]
+        self._found_codes: dict[LabelSet, NDArray[Any]] = {}
+        self._boxes = _boxes(self._wanted)
+
+    def _in_set(self, labels: LabelMap) -> LabelMap:
+        """Return labels in the set compared in."""
+        if labels.label_set == self.label_set:
+            return labels
+        if labels.label_set != self._unsided:
+            labels = labels.mapped(label_mapping(labels.label_set, self._unsided))
+        return label_sides(labels, self._legs) if self._legs else labels
+
+    def scores(self, prediction: LabelMap) -> list[Score]:
+        """Score a prediction.
+
+        Parameters
+        ----------
+        prediction : LabelMap
+            On the grid of the reference, in a set that maps to the one compared in.
+
+        Returns
+        -------
+        list of Score
+            For every label of the set, each metric over the volume, then each measure of overlap in each slice that
+            either map has the label in. ``status`` is ``undefined`` (value NaN) where there is nothing to divide by,
+            as where both masks are empty, else ``ok``.
+
+        Raises
+        ------
+        GeometryError
+            If the two lie on different grids.
+        LabelError
+            If they cannot be compared in the set.
+        """
+        if not prediction.grid.same_as(self._wanted.grid):
+            difference = prediction.grid.difference(self._wanted.grid)
+            raise GeometryError(f"prediction and reference lie on two grids: {difference}")
+        counts = self._count(self._in_set(prediction) if self._legs else prediction)
+        whole = counts.over_volume()
+        volume = {name: measure(whole) for name, measure in _OVERLAP.items() if name in self.metrics}
+        planes = {name: measure(counts) for name, measure in _OVERLAP.items() if name in self.metrics and self.slices}
+        in_slice = (counts.found + counts.wanted) > 0
+        distances = self._distances(prediction) if any(name in _DISTANCE for name in self.metrics) else None
+        ml = self._wanted.grid.voxel_volume_mm3 / 1000.0
+        rows: list[Score] = []
+        for k, label in enumerate(self.label_set):
+            sizes = int(whole.found[k]), int(whole.wanted[k])
+            for metric in self.metrics:
+                if metric in _OVERLAP:
+                    value = float(volume[metric][k])
+                elif distances is not None and metric in _DISTANCE:
+                    value = _DISTANCE[metric](distances[k])
+                else:
+                    value = _VOLUME[metric](*sizes, ml)
+                rows.append(_row(label, None, metric, value))
+            for metric, values in planes.items():
+                rows += [
+                    _row(label, int(z), metric, float(values[z, k])) for z in np.flatnonzero(in_slice[:, k]).tolist()
+                ]
+        return rows
+
+    def _count(self, prediction: LabelMap) -> _Counts:
+        """Count voxels of each label in each slice, or, where slices are not scored, in the volume as one slice."""
+        source = prediction.label_set
+        if source not in self._found_codes:
+            # The way to the set compared in and to the position in it is one table.
+            ids = np.arange(max(source.ids) + 1)
+            table = ids if source == self.label_set else label_mapping(source, self.label_set).table()
+            self._found_codes[source] = self._positions[table] * self._n
+        table, n = self._found_codes[source], self._n
+        planes = zip(prediction.voxels, self._codes, strict=True)
+        pairs = np.stack([np.bincount((table[a] + b).reshape(-1), minlength=n * n).reshape(n, n) for a, b in planes])
+        size = prediction.voxels[0].size
+        return _Counts(np.einsum("zkk->zk", pairs)[:, 1:], pairs.sum(axis=2)[:, 1:], pairs.sum(axis=1)[:, 1:], size)
+
+    def _distances(self, prediction: LabelMap) -> list[SurfaceDistances]:
+        """Distances between the surfaces of each label, within the box around both masks."""
+        found = self._in_set(prediction)
+        boxes = _boxes(found)
+        measured = []
+        for label in self.label_set:
+            box = _around(self._boxes.get(label.id), boxes.get(label.id))
+            a, b = (labels.voxels[box] == label.id for labels in (found, self._wanted))
+            measured.append(surface_distances(a, b, found.grid.spacing))
+        return measured
+
+
+def _row(label: Label, plane: int | None, metric: str, value: float) -> Score:
+    status = "undefined" if np.isnan(value) else "ok"
+    return Score(label.side or "", label.name, plane, metric, value, METRICS[metric], status)
+
+
 def score(
     prediction: LabelMap,
     reference: LabelMap,
@@ -149,6 +387,8 @@ def score(
     side: str | None = None,
     fold: str = "",
     label_set: LabelSet | None = None,
+    metrics: Sequence[str] | None = None,
+    slices: bool = True,
 ) -> pd.DataFrame:
     """Score one label map against its reference.
 
@@ -162,12 +402,15 @@ def score(
         Which leg, where the label set does not say.
     label_set : LabelSet, optional
         Set to compare in; `common_label_set` if left out. Labels that have no place in it are not scored.
+    metrics : sequence of str, optional
+        Names among `METRICS`; `DEFAULT_METRICS` if left out.
+    slices : bool
+        Whether the measures of overlap are taken of each slice too.
 
     Returns
     -------
     DataFrame
-        Columns `COLUMNS`. For every label of the set, each of `METRICS` over the volume, then Dice of each slice that
-        either map has the label in. ``status`` is ``undefined`` (value NaN) where both masks are empty, else ``ok``.
+        Columns `COLUMNS`; the rows are those of `ReferenceScorer.scores`, which scores many predictions faster.
 
     Raises
     ------
@@ -175,37 +418,51 @@ def score(
         If the two lie on different grids.
     LabelError
         If they cannot be compared in one set.
+    UnknownNameError
+        If there is no such metric; the message lists those there are.
     """
-    if not prediction.grid.same_as(reference.grid):
-        raise GeometryError(f"prediction and reference lie on two grids: {prediction.grid.difference(reference.grid)}")
     target = label_set or common_label_set(prediction.label_set, reference.label_set)
-    found, wanted = (
-        labels if labels.label_set == target else labels.mapped(label_mapping(labels.label_set, target))
-        for labels in (prediction, reference)
+    scorer = ReferenceScorer(reference, label_set=target, metrics=metrics, slices=slices)
+    return score_table(
+        scorer.scores(prediction),
+        case_id=case_id,
+        subject=subject,
+        method=method,
+        params_id=params_id,
+        side=side,
+        fold=fold,
     )
-    common, n_found, n_wanted = _counts(found, wanted)
-    by_slice = dice_of_counts(common, n_found, n_wanted)
-    whole = dice_of_counts(common.sum(axis=0), n_found.sum(axis=0), n_wanted.sum(axis=0))
-    boxes = _boxes(found, wanted)
-    rows: list[tuple[Any, ...]] = []
-    for k, label in enumerate(target):
-        size_found, size_wanted = int(n_found[:, k].sum()), int(n_wanted[:, k].sum())
-        box = boxes[label.id]
-        distances = surface_distances(found.voxels[box] == label.id, wanted.voxels[box] == label.id, found.grid.spacing)
-        error = volume_error_of_counts(size_found, size_wanted, found.grid.voxel_volume_mm3)
-        values = (float(whole[k]), error.ml, error.percent, average_surface_distance(distances), hausdorff95(distances))
-        where = (label.side or side or "", label.name)
-        empty = size_found == size_wanted == 0
-        rows += [
-            (*where, None, metric, np.nan if empty else value, unit, "undefined" if empty else "ok")
-            for (metric, unit), value in zip(METRICS.items(), values, strict=True)
-        ]
-        rows += [
-            (*where, int(z), "dice", float(by_slice[z, k]), "", "ok")
-            for z in np.flatnonzero(np.isfinite(by_slice[:, k]))
-        ]
-    frame = pd.DataFrame(rows, columns=["side", "label", "slice", "metric", "value", "unit", "status"])
-    return _keyed(frame, case_id=case_id, subject=subject, method=method, params_id=params_id, fold=fold)
+
+
+def score_table(
+    scores: Sequence[Score],
+    *,
+    case_id: str,
+    subject: str,
+    method: str,
+    params_id: str = "",
+    side: str | None = None,
+    fold: str = "",
+) -> pd.DataFrame:
+    """Return scores of one label map as rows of the table.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+        As `ReferenceScorer.scores` gives them.
+    case_id, subject, method, params_id, side, fold : str
+        Key of the rows, as in `score`.
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`.
+    """
+    frame = pd.DataFrame(scores, columns=list(Score._fields))
+    if side:
+        frame["side"] = frame["side"].where(frame["side"] != "", side)
+    keys = {"case_id": case_id, "subject": subject, "method": method, "params_id": params_id, "fold": fold}
+    return frame.assign(**keys).astype({"slice": "Int64", "value": np.float64})[list(COLUMNS)]
 
 
 def failed(
@@ -218,6 +475,7 @@ def failed(
     side: str | None = None,
     fold: str = "",
     label_set: LabelSet | None = None,
+    metrics: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Return the rows of a case on which a method failed.
 
@@ -229,6 +487,8 @@ def failed(
         Key of the rows, as in `score`.
     label_set : LabelSet, optional
         Set that would have been compared in: each of its labels gets a row a metric. One row if it is not known.
+    metrics : sequence of str, optional
+        As in `score`.
 
     Returns
     -------
@@ -236,50 +496,30 @@ def failed(
         Columns `COLUMNS`; every value NaN, every status ``failed: <message>``.
     """
     status = f"failed: {' '.join(message.split()) or 'no reason given'}"
-    rows: list[tuple[Any, ...]] = [
-        (label.side or side or "", label.name, None, metric, np.nan, unit, status)
+    rows = [
+        Score(label.side or "", label.name, None, metric, np.nan, METRICS[metric], status)
         for label in label_set or ()
-        for metric, unit in METRICS.items()
+        for metric in known_metrics(metrics)
     ]
-    rows = rows or [(side or "", "", None, "", np.nan, "", status)]
-    frame = pd.DataFrame(rows, columns=["side", "label", "slice", "metric", "value", "unit", "status"])
-    return _keyed(frame, case_id=case_id, subject=subject, method=method, params_id=params_id, fold=fold)
+    rows = rows or [Score("", "", None, "", np.nan, "", status)]
+    return score_table(rows, case_id=case_id, subject=subject, method=method, params_id=params_id, side=side, fold=fold)
 
 
-def _keyed(frame: pd.DataFrame, **keys: str) -> pd.DataFrame:
-    return frame.assign(**keys).astype({"slice": "Int64", "value": np.float64})[list(COLUMNS)]
+def _boxes(labels: LabelMap) -> dict[int, tuple[slice, ...]]:
+    """Box around each label that a map has."""
+    found = ndimage.find_objects(labels.voxels, max(labels.label_set.ids))
+    return {id_: box for id_, box in enumerate(found, start=1) if box}
 
 
-def _counts(found: LabelMap, wanted: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Voxels of each label in each slice: in both maps, in the first, in the second; shape (Z, labels)."""
-    ids = [label.id for label in found.label_set]
-    n = len(ids) + 1
-    position = np.zeros(max(ids) + 1, dtype=np.intp)
-    position[ids] = np.arange(1, n)
-    # One count of pairs of labels a slice holds all three.
-    pairs = np.stack(
-        [
-            np.bincount((position[a] * n + position[b]).reshape(-1), minlength=n * n).reshape(n, n)
-            for a, b in zip(found.voxels, wanted.voxels, strict=True)
-        ]
+def _around(*boxes: tuple[slice, ...] | None) -> tuple[slice, ...]:
+    """Box around boxes and one voxel more: a label of one plane stays a part of its volume."""
+    some = [box for box in boxes if box]
+    return tuple(
+        slice(max(0, min(box[axis].start for box in some) - 1), max(box[axis].stop for box in some) + 1)
+        if some
+        else slice(0, 2)
+        for axis in range(3)
     )
-    return np.einsum("zkk->zk", pairs)[:, 1:], pairs.sum(axis=2)[:, 1:], pairs.sum(axis=1)[:, 1:]
-
-
-def _boxes(found: LabelMap, wanted: LabelMap) -> dict[int, tuple[slice, ...]]:
-    """Box around each label in both maps and one voxel more: a label of one plane stays a part of its volume."""
-    largest = max(found.label_set.ids)
-    both = zip(ndimage.find_objects(found.voxels, largest), ndimage.find_objects(wanted.voxels, largest), strict=True)
-    boxes = {}
-    for id_, pair in enumerate(both, start=1):
-        some = [box for box in pair if box]
-        boxes[id_] = tuple(
-            slice(max(0, min(box[axis].start for box in some) - 1), max(box[axis].stop for box in some) + 1)
-            if some
-            else slice(0, 2)
-            for axis in range(3)
-        )
-    return boxes
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:
