@@ -11,6 +11,7 @@
     │   ├── ModalityError     a method is given a contrast that it does not accept
     │   ├── LabelError        ids outside their label set, an unknown label, a map that does not exist
     │   ├── SchemaError       a manifest, plan or table breaks its schema
+    │   ├── LeakError         a subject would be learnt from and tested on
     │   ├── NotFittedError    a method that learns from annotated cases is used before it has seen any
     │   ├── ParameterError    a parameter that does not exist or lies outside its range (also a ValueError)
     │   └── UnknownNameError  a name no registry knows (also a KeyError)
@@ -28,6 +29,7 @@ __all__ = [
     "GeometryError",
     "InputError",
     "LabelError",
+    "LeakError",
     "MissingFileError",
     "ModalityError",
     "MusclekitError",
@@ -77,6 +79,10 @@ class LabelError(InputError):
 
 class SchemaError(InputError):
     """A manifest, plan or table does not follow its schema."""
+
+
+class LeakError(InputError):
+    """A subject would be learnt from and tested on."""
 
 
 class NotFittedError(InputError):

@@ -19,22 +19,29 @@ from musclekit.evaluation.scores import (
     score_table,
     write_scores,
 )
+from musclekit.evaluation.splits import Fold, by_split, check_folds, k_folds, leave_one_subject_out, subjects_of
 
 __all__ = [
     "COLUMNS",
     "DEFAULT_METRICS",
     "METRICS",
+    "Fold",
     "ReferenceScorer",
     "Score",
+    "by_split",
+    "check_folds",
     "common_label_set",
     "evaluate",
     "failed",
     "image_for",
+    "k_folds",
     "known_metrics",
+    "leave_one_subject_out",
     "params_id",
     "params_table",
     "read_scores",
     "score",
     "score_table",
+    "subjects_of",
     "write_scores",
 ]
