@@ -46,6 +46,15 @@ def test_a_memory_is_left_behind_with_its_block():
     assert sum(memory.computed.values()) == 1
 
 
+def test_a_block_without_a_memory_of_its_own_uses_the_one_there_is():
+    with remembering() as own:
+        doubled(np.ones(2))
+        doubled(np.ones(2))
+    assert sum(own.computed.values()) == 1
+    with remembering(Memory()) as outer, remembering() as inner:
+        assert inner is outer
+
+
 def test_the_oldest_results_are_forgotten_first():
     size = np.ones(100).nbytes
     with remembering(Memory(max_bytes=2 * size)) as memory:

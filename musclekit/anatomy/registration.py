@@ -44,13 +44,14 @@ LEAST_AREA = 3.0
 #: these factors, and places along them are tried at steps of this share of an atlas slice.
 COARSE = 2
 MOST_MATCHED = 8
-LENGTHS = (0.85, 0.925, 1.0, 1.075, 1.15)
+LENGTHS = (1.0, 0.925, 1.075, 0.85, 1.15)
 FINE = 0.25
-#: At least this share of the scan's slices lies between the ends of the atlas. Half of it lies in the half of the atlas
-#: that it is expected in: a place that is off by the length of the atlas costs as much as slices that fit no better
-#: than any others.
+#: Of the slices that can lie between the ends of the atlas at least this share does.
 MIN_SHARED = 0.4
+#: A place that is off by the length of the atlas costs as much as slices that fit no better than any do on average; an
+#: average below this is noise.
 PULL = 1.0
+LEAST_MISFIT = 0.05
 #: A femur twice as large is as bad a fit as outlines that do not overlap by this share.
 FEMUR_SHARE = 0.5
 
@@ -252,28 +253,28 @@ def _matched(target: ThighOutlines, atlas_planes: NDArray[np.float32], atlas_ste
         return np.zeros(count)
     chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_MATCHED)).round().astype(int))
     misfit = _misfit(_coarser(target.planes[chosen]), _coarser(atlas_planes))
-    # Where all fits are equally good the middle lies on the middle.
-    misfit /= max(float(misfit.mean()), 1e-6)
+    misfit /= max(float(misfit.mean()), LEAST_MISFIT)
+    step = target.step_mm / atlas_step_mm
     middle = (atlas_count - 1) / 2
-    offsets = (
-        np.arange(-(atlas_count // 2), atlas_count // 2 + FINE, FINE)
-        if count > 1
-        else np.arange(-middle, middle + FINE, FINE)
-    )
-    best = np.inf
-    positions: NDArray[np.float64] = np.zeros(count)
-    for length in LENGTHS if count > 1 else (1.0,):
-        along = length * target.step_mm / atlas_step_mm * (np.arange(count) - (count - 1) / 2)
-        for offset in offsets:
-            tried: NDArray[np.float64] = middle + offset + along
-            inside = (tried[chosen] >= -0.5) & (tried[chosen] <= atlas_count - 0.5)
-            if inside.mean() < MIN_SHARED:
-                continue
-            pull = PULL * (offset / atlas_count) ** 2 if count > 1 else 0.0
-            cost = float(_between(misfit, tried[chosen])[inside].mean()) + pull
-            if cost < best:
-                best, positions = cost, tried
-    return np.clip(positions, 0, atlas_count - 1)
+    along = np.array(LENGTHS)[:, None] * step * (np.arange(count) - (count - 1) / 2)
+    most = int(np.ceil((middle + float(along.max())) / FINE))
+    # Of equally good places the first is taken: the one nearest to middle on middle.
+    offsets = FINE * np.array(sorted(range(-most, most + 1), key=abs))
+    tried = middle + offsets[:, None] + along[:, None, chosen]
+    inside = (tried >= -0.5) & (tried <= atlas_count - 0.5)
+    shared = inside.sum(axis=2)
+    needed = MIN_SHARED * min(len(chosen), float(shared.max()))
+    below = np.clip(tried, 0, atlas_count - 1.001).astype(int)
+    share = np.clip(tried, 0, atlas_count - 1) - below
+    rows = np.arange(len(chosen))
+    between = (1 - share) * misfit[rows, below] + share * misfit[rows, below + 1]
+    cost = (between * inside).sum(axis=2) / np.maximum(shared, 1)
+    if count > 1:
+        cost += PULL * (offsets / atlas_count) ** 2
+    cost[shared < max(needed, 1)] = np.inf
+    length, offset = np.unravel_index(int(cost.argmin()), cost.shape)
+    found: NDArray[np.float64] = np.clip(middle + offsets[offset] + along[length], 0, atlas_count - 1)
+    return found
 
 
 def _coarser(planes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -294,16 +295,6 @@ def _misfit(target: NDArray[np.float32], atlas: NDArray[np.float32]) -> NDArray[
         ratio = (mine[:, 2] - mine[:, 0])[:, None] - (theirs[:, 2] - theirs[:, 0])
         found += FEMUR_SHARE * np.minimum(ratio**2, 1)
     return found
-
-
-def _between(misfit: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Misfit of each slice at a place between slices of the atlas."""
-    place = np.clip(positions, 0, misfit.shape[1] - 1)
-    below = np.minimum(place.astype(int), misfit.shape[1] - 2)
-    share = place - below
-    rows = np.arange(len(misfit))
-    between: NDArray[np.float64] = (1 - share) * misfit[rows, below] + share * misfit[rows, below + 1]
-    return between
 
 
 def _register_plane(target: NDArray[np.float32], atlas: NDArray[np.float32]) -> tuple[Matrix, float]:

@@ -30,7 +30,7 @@ from musclekit.checks import check_contrast, check_number, check_voxels
 from musclekit.errors import InputError, NotFittedError, ParameterError, SegmentationError
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, Side, label_mapping, label_set
-from musclekit.memory import fingerprint, remembered
+from musclekit.memory import fingerprint, remembered, remembering
 from musclekit.metrics import dice
 from musclekit.protocols import ProbabilisticSegmenter
 from musclekit.segmenters.appearance import AppearanceSegmenter
@@ -219,7 +219,9 @@ def prior_map(cases: Sequence[AtlasCase], image: Image) -> ShapePrior:
     """
     if not cases:
         raise InputError("a shape prior needs annotated cases, and was given none")
-    return _prior_map(tuple(cases), image)
+    # An atlas case meets each leg of the scan: its own legs are sought once even where nobody searches.
+    with remembering():
+        return _prior_map(tuple(cases), image)
 
 
 @remembered()
@@ -319,6 +321,11 @@ def refined_prior(cases: Sequence[AtlasCase], image: Image, muscle: Mask) -> Sha
     -------
     ShapePrior
     """
+    with remembering():
+        return _refined_prior(cases, image, muscle)
+
+
+def _refined_prior(cases: Sequence[AtlasCase], image: Image, muscle: Mask) -> ShapePrior:
     thighs = _thighs(image)
     found = []
     for thigh, pairs in zip(thighs, _pairs(cases, image), strict=True):
@@ -557,13 +564,13 @@ class ShapePriorSegmenter(BaseEstimator):
         SegmentationError
             If there is no body, or the unary fails.
         """
-        problem = self.problem(image)
-        muscle = min_cut(problem)
-        for _ in range(1, self.passes):
-            before, prior = muscle, refined_prior(self.atlas_, image, muscle)
-            muscle = min_cut(self._weighed(image, prior))
-            if dice(before, muscle) > 1 - LEAST_CHANGE:
-                break
+        with remembering():
+            muscle = min_cut(self.problem(image))
+            for _ in range(1, self.passes):
+                before, prior = muscle, refined_prior(self.atlas_, image, muscle)
+                muscle = min_cut(self._weighed(image, prior))
+                if dice(before, muscle) > 1 - LEAST_CHANGE:
+                    break
         return LabelMap(muscle, image.grid, self.label_set)
 
     def problem(self, image: Image) -> BinaryProblem:
