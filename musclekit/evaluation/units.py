@@ -492,7 +492,7 @@ class _Cluster:
         self._executor: Executor = self._client.get_executor(pure=False)
 
     def room(self) -> int:
-        return 1 + max(1, sum(self._client.nthreads().values()))
+        return 1 + max(1, sum(int(n) for n in self._client.nthreads().values()))
 
     def submit(self, *arguments: Any) -> Future[UnitResult]:
         return self._executor.submit(_do_on_one_thread, self._shared, *arguments)
