@@ -211,7 +211,8 @@ def register_thighs(target: ThighOutlines, atlas: ThighOutlines, *, mirrored: bo
     Moments as the start of a registration are those of Gadermayr et al.'s "initial registration", which the paper
     leaves open; the refinement is OpenCV's enhanced correlation coefficient (Evangelidis and Psarakis, PAMI 2008). The
     refined transform is taken only where the outlines overlap more under it. SimpleITK's affine registration of the
-    same pictures takes about fourteen times as long and overlaps less.
+    same pictures (mean squares, 30 steps of gradient descent) took fourteen times as long, and the muscles of ten
+    severely ill phantoms then lay on one another with a Dice of 0.84 instead of 0.88.
 
     Examples
     --------
@@ -292,8 +293,11 @@ def _misfit(target: NDArray[np.float32], atlas: NDArray[np.float32]) -> NDArray[
             found[n, k] = 1 - max(_overlap(mine, theirs, start) for start in _by_moments(mine, theirs))
     if target.shape[1] > 2:
         mine, theirs = (np.log2(np.maximum(planes.sum(axis=(2, 3)), LEAST_AREA)) for planes in (target, atlas))
-        ratio = (mine[:, 2] - mine[:, 0])[:, None] - (theirs[:, 2] - theirs[:, 0])
-        found += FEMUR_SHARE * np.minimum(ratio**2, 1)
+        misfit = np.minimum(((mine[:, 2] - mine[:, 0])[:, None] - (theirs[:, 2] - theirs[:, 0])) ** 2, 1)
+        # Where the femur was not recognised it fits as well as femurs do on average.
+        known = (mine[:, 2] > np.log2(LEAST_AREA))[:, None] & (theirs[:, 2] > np.log2(LEAST_AREA))
+        if known.any():
+            found += FEMUR_SHARE * np.where(known, misfit, misfit[known].mean())
     return found
 
 
@@ -337,24 +341,29 @@ def _moments(plane: NDArray[np.float32]) -> tuple[float, NDArray[np.float64], fl
 
 
 def _overlap(target: NDArray[np.float32], atlas: NDArray[np.float32], matrix: Matrix) -> float:
-    """Mean soft Dice of the outlines that either of the two shows."""
+    """Mean soft Dice of the outlines that both show."""
     shares = []
-    for mine, theirs in zip(target, atlas, strict=True):
-        moved = _warp(theirs, matrix, theirs.shape)
-        total = float(mine.sum() + moved.sum())
-        if total >= LEAST_AREA:
-            shares.append(2 * float(np.minimum(mine, moved).sum()) / total)
-    return float(np.mean(shares)) if shares else 0.0
+    for s in _shown(target, atlas):
+        moved = _warp(atlas[s], matrix, atlas[s].shape)
+        shares.append(2 * float(np.minimum(target[s], moved).sum()) / float(target[s].sum() + moved.sum()))
+    return float(np.mean(shares))
+
+
+def _shown(target: NDArray[np.float32], atlas: NDArray[np.float32]) -> list[int]:
+    """Return the outlines that two slices have in common: the leg, and what was recognised in both."""
+    least = np.minimum(target.sum(axis=(1, 2)), atlas.sum(axis=(1, 2)))
+    return [s for s in range(len(target)) if s == 0 or least[s] >= LEAST_AREA]
 
 
 def _refined(target: NDArray[np.float32], atlas: NDArray[np.float32], start: Matrix) -> Matrix | None:
     """Affine transform under which pictures of the outlines correlate best; None where none is found."""
     matrix = start.astype(np.float32)
     end = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, STEPS, LEAST_GAIN)
+    shown = _shown(target, atlas)
     everywhere = np.full(target.shape[1:], 255, dtype=np.uint8)
     try:
         for blur in BLURS:
-            mine, theirs = _picture(target, blur), _picture(atlas, blur)
+            mine, theirs = _picture(target, shown, blur), _picture(atlas, shown, blur)
             _, found = cv2.findTransformECC(mine, theirs, matrix, cv2.MOTION_AFFINE, end, everywhere, 1)
             matrix = np.asarray(found, dtype=np.float32)
     except cv2.error:
@@ -367,9 +376,8 @@ def _refined(target: NDArray[np.float32], atlas: NDArray[np.float32], start: Mat
     return matrix.astype(np.float64) if sane and abs(turn) <= MAX_TURN else None
 
 
-def _picture(planes: NDArray[np.float32], blur: float) -> NDArray[np.float32]:
-    weights = np.array(WEIGHTS[: len(planes)], dtype=np.float32)
-    drawn = np.tensordot(weights, planes, axes=1)
+def _picture(planes: NDArray[np.float32], shown: list[int], blur: float) -> NDArray[np.float32]:
+    drawn = np.tensordot(np.array(WEIGHTS, dtype=np.float32)[shown], planes[shown], axes=1)
     return np.asarray(cv2.GaussianBlur(drawn, (0, 0), blur), dtype=np.float32)
 
 

@@ -77,7 +77,7 @@ class AtlasCase:
     image : Image
         The scan; its outlines are what is registered.
     muscle : LabelMap
-        Its annotation in the set ``muscle``.
+        Its annotation in the set ``muscle``; a slice of a leg without any counts as not annotated.
     side : {"left", "right"}, optional
         Which leg, where it shows one.
     """
@@ -169,12 +169,19 @@ def _brought(
     image: Image, leg: int, atlas: Image, muscle: LabelMap, atlas_leg: int, mirrored: bool
 ) -> tuple[NDArray[np.float32], Mask]:
     """Bring the muscle of an atlas's leg to a leg of a scan; and say where the atlas shows anything."""
-    return resample_planes(
-        muscle.mask() & _thighs(atlas)[atlas_leg].mask,
-        atlas.grid,
-        _registration(image, leg, atlas, atlas_leg, mirrored),
-        image.grid,
-    )
+    own = muscle.mask() & _thighs(atlas)[atlas_leg].mask
+    registration = _annotated(_registration(image, leg, atlas, atlas_leg, mirrored), own)
+    return resample_planes(own, atlas.grid, registration, image.grid)
+
+
+def _annotated(registration: NDArray[np.float64], muscle: Mask) -> NDArray[np.float64]:
+    """Leave out atlas slices in which no muscle is labelled: they count as not annotated."""
+    kept = registration.copy()
+    annotated = np.flatnonzero(muscle.any(axis=(1, 2)))
+    kept[..., _WEIGHT] *= np.isin(kept[..., 0], annotated)
+    total = kept[..., _WEIGHT].sum(axis=1, keepdims=True)
+    np.divide(kept[..., _WEIGHT], total, out=kept[..., _WEIGHT], where=total > 0)
+    return kept
 
 
 @dataclass(frozen=True)
@@ -337,7 +344,7 @@ def _refined_prior(cases: Sequence[AtlasCase], image: Image, muscle: Mask) -> Sh
                 outlines, _outlines_by_reference(atlas.image, atlas.muscle)[pair.atlas_leg], mirrored=pair.mirrored
             )
             own = atlas.muscle.mask() & _thighs(atlas.image)[pair.atlas_leg].mask
-            brought.append(resample_planes(own, atlas.image.grid, registration, image.grid))
+            brought.append(resample_planes(own, atlas.image.grid, _annotated(registration, own), image.grid))
         found.append(brought)
     return _averaged(image, thighs, found)
 

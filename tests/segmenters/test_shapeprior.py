@@ -115,6 +115,15 @@ def test_a_leg_that_is_not_annotated_is_no_atlas():
     assert prior_map([atlas_case(half, "spgc")], single.image).coverage.max() == 1
 
 
+def test_a_slice_without_labels_is_not_annotated(cases: list[Case]):
+    voxels = muscle(cases[0]).astype(np.uint8)
+    voxels[0] = 0
+    partly = replace(cases[0], reference=LabelMap(voxels, cases[0].image.grid, label_set("muscle")))
+    prior = prior_map([atlas_case(partly, "spgc")], cases[0].image)
+    assert not prior.coverage[0].any()
+    assert prior.coverage[1:].all()
+
+
 def test_an_atlas_in_other_pixels_says_the_same(cases: list[Case], atlas: list[AtlasCase]):
     fine = make_case(41, grade="severe", legs="right", shape=(3, 144, 128), spacing=(60, 1.6, 1.8), reference="muscle")
     coarse = prior_map(atlas[1:2], cases[0].image).muscle
