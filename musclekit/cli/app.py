@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from musclekit.cli import studies
 from musclekit.cli.guard import SOME_FAILED, Debug, guarded
 from musclekit.cli.options import (
     AsJson,
@@ -82,7 +83,8 @@ def segment(
     quiet: Quiet = False,
 ) -> None:
     """Segment scans: label maps, tables, pictures and one report."""
-    from musclekit.cli.output import print_batch, progress_bar
+    from musclekit.cli.output import print_batch
+    from musclekit.cli.progress import progress_bar
     from musclekit.cli.values import parse_settings
     from musclekit.workflows import compose_method, segment_scans
 
@@ -137,6 +139,11 @@ def measure(
     print_batch(batch, as_json=as_json)
 
 
+app.command()(studies.evaluate)
+app.command()(studies.summarise)
+app.command()(studies.search)
+
+
 @app.command()
 @guarded
 def demo(
@@ -146,7 +153,8 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Show what musclekit does without any data: phantoms, methods with and without translation, scores, report."""
-    from musclekit.cli.output import print_scores, progress_bar
+    from musclekit.cli.output import print_scores
+    from musclekit.cli.progress import progress_bar
     from musclekit.workflows import run_demo
 
     with progress_bar("demo", quiet=quiet) as progress:
@@ -180,7 +188,7 @@ def phantom(
     quiet: Quiet = False,
 ) -> None:
     """Write a synthetic cohort with exact truth and a manifest."""
-    from musclekit.cli.output import progress_bar
+    from musclekit.cli.progress import progress_bar
     from musclekit.workflows import write_phantoms
 
     with progress_bar("phantoms", quiet=quiet) as progress:

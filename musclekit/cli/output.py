@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
 from rich.table import Table
 
 from musclekit import registry
@@ -18,36 +18,35 @@ from musclekit import registry
 if TYPE_CHECKING:
     import pandas as pd
 
-    from musclekit.workflows import BatchOutcome, OnProgress
+    from musclekit.report import Failure
+    from musclekit.workflows import BatchOutcome, EvaluationResult, SearchOutcome, SummaryResult
 
-__all__ = ["print_batch", "print_info", "print_method", "print_methods", "print_pairs", "print_scores", "progress_bar"]
-
-
-@contextmanager
-def progress_bar(title: str, *, quiet: bool) -> Iterator[OnProgress | None]:
-    """Show a bar on stderr and yield the function that moves it: ``move(done, total, what)``; None when quiet."""
-    if quiet:
-        yield None
-        return
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[what]}", markup=False),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None, what="")
-
-        def move(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, what=what)
-
-        yield move
+__all__ = [
+    "print_batch",
+    "print_evaluation",
+    "print_info",
+    "print_method",
+    "print_methods",
+    "print_pairs",
+    "print_scores",
+    "print_search",
+    "print_summary",
+]
 
 
 def _print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
+#: How wide a table may be where nobody says: in a file or a pipe.
+PIPE_WIDTH = 200
+
+
 def _show(table: Table) -> None:
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
+    console.print(table)
 
 
 def print_batch(batch: BatchOutcome, *, as_json: bool) -> None:
@@ -75,6 +74,83 @@ def print_scores(scores: pd.DataFrame) -> None:
     table = Table("method", "group", "label", "n", "median Dice", title="agreement with the exact truth")
     for (method, group, label), rows in dice.groupby(["method", "group", "label"], sort=False):
         table.add_row(str(method), str(group), str(label), str(len(rows)), f"{rows['value'].median():.3f}")
+    _show(table)
+
+
+def print_evaluation(result: EvaluationResult, *, as_json: bool) -> None:
+    """Print the median of every metric, what failed, and where the files lie."""
+    _print_notes(result.warnings, result.failures)
+    if as_json:
+        _print_json(
+            {
+                "scores": str(result.scores_path),
+                "report": str(result.report_path),
+                "warnings": list(result.warnings),
+                "failures": [{"name": item.name, "message": item.message} for item in result.failures],
+                "summary": _records(result.summary),
+            }
+        )
+        return
+    _show_summary(result.summary)
+    typer.echo(f"scores: {result.scores_path}")
+    typer.echo(f"report: {result.report_path}")
+
+
+def print_summary(result: SummaryResult, *, as_json: bool) -> None:
+    """Print the table of the metric asked for."""
+    _print_notes(result.warnings, ())
+    if as_json:
+        _print_json({"report": str(result.report), "summary": _records(result.summary)})
+        return
+    _show_frame(result.table)
+    typer.echo(f"report: {result.report}")
+
+
+def print_search(outcome: SearchOutcome, *, as_json: bool) -> None:
+    """Print the chosen parameters of each fold, the scores, and where the report lies."""
+    from musclekit.report import summary_table
+
+    _print_notes(outcome.warnings, outcome.failures)
+    if as_json:
+        _print_json({**outcome.result.summary, "report": str(outcome.report)})
+        return
+    _show_frame(outcome.result.folds)
+    _show_summary(summary_table(outcome.result.scores))
+    typer.echo(f"scores: {outcome.result.folder / 'scores.csv'}")
+    typer.echo(f"report: {outcome.report}")
+
+
+def _print_notes(warnings: Sequence[str], failures: Sequence[Failure]) -> None:
+    for warning in warnings:
+        typer.echo(f"{typer.style('warning', fg='yellow')} {warning}", err=True)
+    for failure in failures:
+        typer.echo(f"{typer.style('failed', fg='red')} {failure.name}: {failure.message}", err=True)
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain data; what is no number is null, what is infinite a text."""
+    from musclekit.report import plain
+
+    return [dict(zip(map(str, frame.columns), map(plain, row), strict=True)) for row in frame.itertuples(index=False)]
+
+
+def _show_summary(summary: pd.DataFrame) -> None:
+    table = Table("method", "structure", "metric", "median", "quartiles", "n", "not in n")
+    for row in summary.to_dict("records"):
+        lost = [f"{row[why]} {why}" for why in ("undefined", "infinite", "failed") if row[why]]
+        unit = f" {row['unit']}" if row["unit"] else ""
+        median = f"{row['median']:.3f}{unit}" if row["n"] else "-"
+        quartiles = f"{row['q1']:.3f} to {row['q3']:.3f}" if row["n"] else "-"
+        cells = (row["method"], row["label"], row["metric"], median, quartiles, row["n"], ", ".join(lost))
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    _show(table)
+
+
+def _show_frame(frame: pd.DataFrame) -> None:
+    table = Table(*(escape(str(name)) for name in frame.columns))
+    for row in frame.itertuples(index=False, name=None):
+        cells = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row)
+        table.add_row(*map(escape, cells))
     _show(table)
 
 

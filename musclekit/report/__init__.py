@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from musclekit.report.data import report_data
+from musclekit.report.data import plain, report_data
 from musclekit.report.drawing import Figure
 from musclekit.report.figures import csa_profile, fat_fraction_bars, hu_histogram, scan_figures
 from musclekit.report.html import Failure, Report, ScanSection, Table, render_report, write_report
@@ -28,6 +28,7 @@ __all__ = [
     "montage",
     "not_drawn",
     "paper_table",
+    "plain",
     "render_report",
     "report_data",
     "scan_figures",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from musclekit.report.drawing import Figure
     from musclekit.report.html import Report, ScanSection
 
-__all__ = ["is_missing", "report_data"]
+__all__ = ["is_missing", "plain", "report_data"]
 
 
 def report_data(report: Report) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def report_data(report: Report) -> dict[str, Any]:
         "tables": [_table(table.title, table.frame, table.caption) for table in report.tables],
         "figures": [_figure(figure) for figure in report.figures],
         "scans": [_scan(scan) for scan in report.scans],
-        "parameters": _plain(dict(report.parameters)),
+        "parameters": plain(dict(report.parameters)),
     }
 
 
@@ -65,15 +65,16 @@ def _table(title: str, frame: pd.DataFrame, caption: str) -> dict[str, Any]:
         "title": title,
         "caption": caption,
         "columns": [str(name) for name in frame.columns],
-        "rows": [[_plain(value) for value in row] for row in frame.itertuples(index=False, name=None)],
+        "rows": [[plain(value) for value in row] for row in frame.itertuples(index=False, name=None)],
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: no number is null, an infinite one a text."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):

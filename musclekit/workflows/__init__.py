@@ -1,24 +1,38 @@
 """One plain function per command, for a notebook as well as for the shell."""
 
+from musclekit.workflows.cases import ManifestCases, open_cases
 from musclekit.workflows.demo import DemoResult, run_demo
+from musclekit.workflows.evaluate import EvaluationResult, evaluate_methods, evaluate_predictions, methods_of
 from musclekit.workflows.info import collect_info
 from musclekit.workflows.measure import label_set_of, measure_scan
 from musclekit.workflows.outcome import BatchOutcome, OnProgress, ScanOutcome
 from musclekit.workflows.phantoms import write_phantoms
+from musclekit.workflows.search import SearchOutcome, search_parameters
 from musclekit.workflows.segment import compose_method, segment_scans
+from musclekit.workflows.summarise import SummaryResult, summarise_scores
 from musclekit.workflows.validate import validate_file
 
 __all__ = [
     "BatchOutcome",
     "DemoResult",
+    "EvaluationResult",
+    "ManifestCases",
     "OnProgress",
     "ScanOutcome",
+    "SearchOutcome",
+    "SummaryResult",
     "collect_info",
     "compose_method",
+    "evaluate_methods",
+    "evaluate_predictions",
     "label_set_of",
     "measure_scan",
+    "methods_of",
+    "open_cases",
     "run_demo",
+    "search_parameters",
     "segment_scans",
+    "summarise_scores",
     "validate_file",
     "write_phantoms",
 ]

@@ -12,8 +12,8 @@ from musclekit.report import Figure
 
 __all__ = ["BatchOutcome", "OnProgress", "ScanOutcome"]
 
-#: Called as work goes on: how many are done, of how many, and what was done last.
-OnProgress = Callable[[int, int, str], None]
+#: Called as work goes on: how much is done, of how much (counts or weights), and what was done last.
+OnProgress = Callable[[float, float, str], None]
 
 
 @dataclass(frozen=True)

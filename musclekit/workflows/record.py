@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import musclekit
+from musclekit.errors import InputError
 from musclekit.io import replacing
 
-__all__ = ["RunRecord", "file_hash", "versions", "write_json"]
+__all__ = ["RunRecord", "claim_folder", "file_hash", "versions", "write_json"]
 
 _LIBRARIES = ("numpy", "scipy", "pandas", "SimpleITK", "nibabel", "pydicom", "scikit-image", "scikit-learn",
               "opencv-python-headless", "PyMaxflow", "torch")  # fmt: skip
@@ -56,6 +57,45 @@ def write_json(data: Any, path: Path) -> None:
     """Write plain data as readable JSON, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def claim_folder(folder: Path, command: str, parameters: Mapping[str, Any]) -> None:
+    """Make a folder the one of a run, or refuse it if it holds another: results of two runs are never mixed.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the run shall write.
+    command : str
+        What is run.
+    parameters : mapping
+        What its results depend on, as plain data.
+
+    Raises
+    ------
+    InputError
+        If the folder holds the record of another run; the message says what differs.
+    OutputError
+        If the record cannot be written.
+    """
+    path = folder / "run.json"
+    wanted = json.loads(json.dumps(dict(parameters)))
+    if path.is_file():
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+            other, had = known["command"], dict(known["parameters"])
+        except (ValueError, TypeError, KeyError):
+            raise InputError(f"{path}: not the record of a run; give an empty folder with --out") from None
+        if other != command:
+            raise InputError(f"{folder} holds the results of 'musclekit {other}'; give another folder with --out")
+        differs = sorted(name for name in {*wanted, *had} if wanted.get(name) != had.get(name))
+        if differs:
+            raise InputError(
+                f"{folder} holds the results of another run (it differs in: {', '.join(differs)}); results are never "
+                "mixed: give another folder with --out"
+            )
+        return
+    RunRecord(command, parameters, [], "cpu", datetime.now(UTC)).write(path)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from musclekit import registry
-from musclekit.errors import FormatError, MissingFileError, SchemaError
+from musclekit.errors import FormatError, MissingFileError
 from musclekit.evaluation.scores import read_scores
+from musclekit.evaluation.search import read_plan
 from musclekit.io import read_manifest
 from musclekit.schemas import check_schema
 
@@ -39,8 +38,9 @@ def validate_file(path: Path) -> dict[str, Any]:
         If it is neither CSV, TOML nor JSON, or is not what its name says.
     SchemaError
         At the first thing that is wrong; the message says where it is.
-    UnknownNameError, ParameterError
-        If a plan names a method or parameter that does not exist.
+    InputError
+        If a plan cannot be searched: a method or parameter that does not exist, a segmenter that cannot take what its
+        translator gives.
     """
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file")
@@ -78,19 +78,14 @@ def _validate_csv(path: Path) -> dict[str, Any]:
 
 
 def _validate_plan(path: Path) -> dict[str, Any]:
-    try:
-        plan = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise FormatError(f"{path}: not TOML: {problem}") from None
-    check_schema(plan, "plan", f"plan {path.name}")
-    method = registry.build(**plan["method"])
-    points = 1
-    for key, values in plan.get("grid", {}).items():
-        if key not in method.get_params():
-            known = ", ".join(sorted(method.get_params()))
-            raise SchemaError(f"plan {path.name}: the grid names '{key}'; the method has: {known}")
-        points *= len(values)
-    return {"file": str(path), "kind": "plan", "method": plan["method"]["name"], "grid points": points}
+    plan = read_plan(path)
+    return {
+        "file": str(path),
+        "kind": "plan",
+        "method": plan.method["name"],
+        "grid points": len(plan.points),
+        "chosen by": plan.metric,
+    }
 
 
 def _validate_report(path: Path) -> dict[str, Any]:

@@ -15,7 +15,8 @@ def scores() -> pd.DataFrame:
         return {
             "case_id": case, "subject": case[:2], "slice": pd.NA, "method": method,
             "label": "muscle" if metric else "",
-            "metric": metric, "value": value, "unit": "", "status": status, "grade": "severe" if "x" in case else "mild",
+            "metric": metric, "value": value, "unit": "", "status": status,
+            "grade": "severe" if "x" in case else "mild",
         }  # fmt: skip
 
     rows = [
