@@ -43,7 +43,7 @@ __all__ = [
     "summarise_scores",
 ]
 
-#: Where an evaluation keeps its label maps, beside its score table: ``labels/<method>/<case>_dseg.nii.gz``.
+#: Where label maps are kept, beside the score table.
 LABELS_FOLDER = "labels"
 #: What agrees and what does not, as a label map to be drawn.
 AGREEMENT = LabelSet(
@@ -151,8 +151,13 @@ def agreement(prediction: LabelMap, reference: LabelMap) -> LabelMap:
 
 
 def kept_labels(table: Path, method: str, case_id: str) -> Path:
-    """Return where an evaluation keeps the label map of a case, beside its score table; it may not be there."""
-    return table.parent / LABELS_FOLDER / method.replace("/", "_") / f"{case_id}_dseg.nii.gz"
+    """Return where the label map of a case is kept, beside its score table; it may not be there.
+
+    An evaluation keeps those of each method in a folder, a search has only those of the chosen parameters.
+    """
+    folder, name = table.parent / LABELS_FOLDER, f"{case_id}_dseg.nii.gz"
+    of_search = folder / name
+    return of_search if of_search.is_file() else folder / method.replace("/", "_") / name
 
 
 def summarise_scores(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from musclekit.cli.app import app
 from musclekit.image import Contrast
 from musclekit.io import write_image
 from musclekit.testing import example_image
+from musclekit.workflows import write_phantoms
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -46,3 +48,18 @@ def mr_scan(tmp_path: Path) -> Path:
     path = tmp_path / "thigh_t1.nii.gz"
     write_image(example_image(Contrast.T1W, shape=(4, 64, 64), spacing=(6, 3, 3)), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of four phantom thighs of four subjects, 64 px and two slices, with a manifest; not to be changed."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_phantoms(folder, subjects=4, slices=2, size=64, leg="alternate", reference="muscle", seed=3)
+    return folder
+
+
+@pytest.fixture
+def manifest(cohort: Path, tmp_path: Path) -> Path:
+    """A copy of the cohort of one's own: its manifest."""
+    shutil.copytree(cohort, tmp_path / "cases")
+    return tmp_path / "cases" / "manifest.csv"
