@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from musclekit.evaluation.harness import evaluate, image_for
+from musclekit.evaluation.harness import evaluate, image_for, labels_path, score_case, training_subjects
 from musclekit.evaluation.scores import (
     COLUMNS,
     DEFAULT_METRICS,
@@ -36,12 +36,15 @@ __all__ = [
     "image_for",
     "k_folds",
     "known_metrics",
+    "labels_path",
     "leave_one_subject_out",
     "params_id",
     "params_table",
     "read_scores",
     "score",
+    "score_case",
     "score_table",
     "subjects_of",
+    "training_subjects",
     "write_scores",
 ]

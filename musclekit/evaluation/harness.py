@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+from sklearn.base import clone
 
 from musclekit import registry
-from musclekit.errors import InputError, MusclekitError, ParameterError
-from musclekit.evaluation.scores import common_label_set, failed, params_id, score
-from musclekit.image import Case, Image
+from musclekit.anatomy import Leg, body_mask, split_legs
+from musclekit.errors import InputError, LeakError, MusclekitError, NotFittedError, ParameterError
+from musclekit.evaluation.scores import (
+    ReferenceScorer,
+    common_label_set,
+    failed,
+    known_metrics,
+    params_id,
+    score_table,
+)
+from musclekit.evaluation.splits import Fold, check_folds, subjects_of
+from musclekit.evaluation.units import Unit, UnitResult, Workers
+from musclekit.image import Case, Image, LabelMap
+from musclekit.io import replacing, write_label_table, write_labels
 from musclekit.labels import LabelSet
+from musclekit.memory import fingerprint
 from musclekit.protocols import Segmenter
 
-__all__ = ["evaluate", "image_for"]
+__all__ = ["evaluate", "image_for", "labels_path", "score_case", "training_subjects"]
+
+#: Where an evaluation keeps what it has done, and says what it is of.
+UNITS_FOLDER = "units"
+IDENTITY_FILE = "evaluation.json"
 
 
 def image_for(method: Segmenter, case: Case) -> Image:
@@ -34,83 +56,386 @@ def image_for(method: Segmenter, case: Case) -> Image:
     return fitting[0]
 
 
+def training_subjects(method: object) -> frozenset[str]:
+    """Return the subjects that a method, or a method inside it, was fitted on.
+
+    Parameters
+    ----------
+    method : Segmenter, Translator or Refiner
+        What learns from subjects tells them by an attribute ``training_subjects_``.
+    """
+    found = set(getattr(method, "training_subjects_", ()))
+    for value in getattr(method, "__dict__", {}).values():
+        if hasattr(value, "get_params"):
+            found |= training_subjects(value)
+    return frozenset(found)
+
+
+def labels_path(folder: Path, method: str, case_id: str) -> Path:
+    """Return where an evaluation that keeps its label maps puts the one of a case."""
+    return folder / "labels" / method.replace("/", "_") / f"{case_id.replace('/', '_')}_dseg.nii.gz"
+
+
 def evaluate(
     methods: Mapping[str, Segmenter],
     cases: Iterable[Case],
+    metrics: Sequence[str] | None = None,
     *,
+    splits: Sequence[Fold] | None = None,
     label_set: LabelSet | None = None,
-    progress: Callable[[str, str], None] | None = None,
+    jobs: int = 1,
+    folder: Path | None = None,
+    keep_labels: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> pd.DataFrame:
-    """Segment every case with every method and score the results. Nothing is trained.
+    """Segment every case with every method and score the results.
 
     Parameters
     ----------
     methods : mapping of str to Segmenter
-        Name in the table -> method, fitted if it learns.
+        Name in the table -> method: any composition. Without splits each is used as it is, fitted if it learns; with
+        splits a copy is fitted on the training cases of each fold.
     cases : iterable of Case
-        With references. Each is held only while it is worked on.
+        With references. Without splits each is held only while it is worked on.
+    metrics : sequence of str, optional
+        Names among `musclekit.evaluation.METRICS`; `musclekit.evaluation.DEFAULT_METRICS` if left out.
+    splits : sequence of Fold, optional
+        See `musclekit.evaluation.leave_one_subject_out`. Left out, nothing is fitted.
     label_set : LabelSet, optional
-        Set to compare in; that of `musclekit.evaluation.scores.common_label_set` if left out.
+        Set to compare in; that of `musclekit.evaluation.common_label_set` if left out.
+    jobs : int
+        Processes that work at the same time: each on a case or, with splits, on a method in a fold.
+    folder : Path, optional
+        Where results are kept as they come: an evaluation that was interrupted goes on from there.
+    keep_labels : bool
+        Whether to keep the label maps too, at `labels_path` in the folder.
     progress : callable, optional
-        Called with case id and method name after each.
+        Called with the number of results, how many there will be (0 where the cases have no length) and what is done.
 
     Returns
     -------
     DataFrame
-        Score table (`musclekit.evaluation.scores.COLUMNS`), case after case and method after method. A method that
-        fails on a case, or a case without a reference, gives rows that say so; the others are done all the same.
+        Score table (`musclekit.evaluation.COLUMNS`), case after case and method after method; with splits fold after
+        fold. It does not depend on ``jobs`` or on interruptions. A scan of two legs gives rows for each side
+        (`score_case`). A method that fails on a case, cannot be fitted in a fold, or was fitted on the subject of a
+        case gives rows that say so, and so does a case without a reference; the others are done all the same.
         ``params_id`` is empty for a method whose parameters cannot be written down.
 
     Raises
     ------
     InputError
-        If there is no method or no case.
+        If there is no method or no case, two cases have one id, or the folder holds another evaluation.
+    NotFittedError
+        Without splits, if a method needs fitting.
+    LeakError
+        If a subject would be learnt from and tested on in one fold.
+    UnknownNameError
+        If there is no such metric.
+    ParameterError
+        If label maps shall be kept and there is no folder, or a folder is given and a method has parameters that
+        cannot be told from others.
+
+    Warns
+    -----
+    UserWarning
+        What methods warned of, with method and case.
     """
     if not methods:
         raise InputError("there is no method to evaluate")
-    ids = {name: _params_id(method) for name, method in methods.items()}
-    parts = []
-    for case in cases:
-        for name, method in methods.items():
-            parts.append(_evaluate_case(name, method, ids[name], case, label_set))
+    if keep_labels and folder is None:
+        raise ParameterError("label maps can only be kept in a folder: give one")
+    study = _Study(
+        methods=dict(methods),
+        ids={name: _params_id(method) for name, method in methods.items()},
+        metrics=known_metrics(metrics),
+        label_set=label_set,
+        labels_folder=folder if keep_labels else None,
+        cases={},
+        folds=tuple(splits or ()),
+    )
+    if splits is None:
+        units = _units_of_cases(cases, named=folder is not None)
+        total = len(cases) * len(methods) if isinstance(cases, Sized) else 0
+        work: Callable[..., UnitResult] = _work_on_case
+        each = len(methods)
+    else:
+        known = list(cases)
+        subjects = subjects_of(known)
+        if not known:
+            raise InputError("there is no case to evaluate on")
+        check_folds(splits, subjects)
+        study.cases.update({case.id: case for case in known})
+        units = iter(
+            Unit(f"fold-{f:03d}-{m:02d}", (f, name), weight=len(fold.train) + len(fold.test))
+            for f, fold in enumerate(splits)
+            for m, name in enumerate(methods)
+        )
+        total = len(splits) * len(methods)
+        work = _work_on_fold
+        each = 1
+    identity = "" if folder is None else _claim(folder, study)
+    kept = None if folder is None else folder / UNITS_FOLDER
+    results: dict[str, UnitResult] = {}
+    if progress is not None:
+        progress(0, total, "")
+    with Workers(study, jobs=jobs, folder=kept, identity=identity) as workers:
+        for finished in workers.run(work, units):
+            results[finished.unit.key] = finished.result
             if progress is not None:
-                progress(case.id, name)
-    if not parts:
+                progress(len(results) * each, total, str(finished.result.tables["about"]["what"].iloc[0]))
+    if not results:
         raise InputError("there is no case to evaluate on")
-    return pd.concat(parts, ignore_index=True)
+    ordered = [results[key] for key in sorted(results)]
+    for text in dict.fromkeys(text for result in ordered for text in result.tables["warnings"]["text"]):
+        warnings.warn(text, UserWarning, stacklevel=2)
+    scores = pd.concat([result.tables["scores"] for result in ordered], ignore_index=True)
+    if splits is None:
+        return scores
+    # Units are a method in a fold each; the table goes fold after fold, case after case, method after method.
+    order = {case_id: n for n, case_id in enumerate(id_ for fold in splits for id_ in fold.test)}
+    return scores.iloc[scores["case_id"].map(order).argsort(kind="stable")].reset_index(drop=True)
 
 
-def _evaluate_case(name: str, method: Segmenter, id_: str, case: Case, label_set: LabelSet | None) -> pd.DataFrame:
-    compared_in = label_set
+def score_case(
+    labels: LabelMap,
+    case: Case,
+    *,
+    method: str,
+    params_id: str = "",
+    fold: str = "",
+    metrics: Sequence[str] | None = None,
+    label_set: LabelSet | None = None,
+) -> pd.DataFrame:
+    """Score a label map of a case, as `evaluate` does.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        On the grid of the case.
+    case : Case
+        With its reference.
+    method, params_id, fold : str
+        Key of the rows.
+    metrics, label_set
+        As in `evaluate`.
+
+    Returns
+    -------
+    DataFrame
+        Score table. Where the label set does not tell the sides apart, the case names no side and its scan shows two
+        legs (`musclekit.anatomy.split_legs`), labels and reference are parted by leg and each side is scored by itself;
+        left and right come from the affine. The side of a single leg is that of the case, else what the scan tells.
+
+    Raises
+    ------
+    InputError
+        If the case has no reference, or the label map lies on another grid or in a set that cannot be compared.
+    """
+    return _CaseScorer(case, known_metrics(metrics), label_set).table(labels, method, params_id, fold)
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What all units of an evaluation share."""
+
+    methods: Mapping[str, Segmenter]
+    ids: Mapping[str, str]
+    metrics: tuple[str, ...]
+    label_set: LabelSet | None
+    labels_folder: Path | None
+    cases: dict[str, Case]
+    folds: tuple[Fold, ...]
+
+
+def _units_of_cases(cases: Iterable[Case], *, named: bool) -> Iterator[Unit]:
+    """Make a unit of each case; where results are kept, named by what the case holds, to do a changed scan anew."""
+    seen: set[str] = set()
+    for number, case in enumerate(cases):
+        if case.id in seen:
+            raise InputError(f"two cases are called '{case.id}'; give each an id of its own")
+        seen.add(case.id)
+        content = f"-{_content(case)}" if named else ""
+        yield Unit(f"case-{number:05d}{content}", (case,))
+
+
+def _content(case: Case) -> str:
+    images = {str(contrast): image for contrast, image in case.images.items()}
+    return fingerprint((case.id, case.subject, images, case.reference, case.side))[:16]
+
+
+def _claim(folder: Path, study: _Study) -> str:
+    """Return what names the evaluation, and write it into its folder; refuse a folder of another one."""
+    prints = []
+    for name, method in study.methods.items():
+        try:
+            prints.append((name, fingerprint(method)))
+        except TypeError as problem:
+            raise ParameterError(f"results of method '{name}' cannot be kept in a folder: {problem}") from None
+    folds = [(fold.name, fold.train, fold.test) for fold in study.folds]
+    kept_labels = study.labels_folder is not None
+    contents = [_content(case) for case in study.cases.values()]
+    identity = fingerprint((prints, study.metrics, study.label_set, folds, contents, kept_labels))
+    about = folder / IDENTITY_FILE
+    if about.is_file():
+        try:
+            earlier = json.loads(about.read_text(encoding="utf-8"))["identity"]
+        except (ValueError, KeyError, TypeError):
+            earlier = None
+        if earlier != identity:
+            raise InputError(
+                f"{folder} holds an evaluation of other methods, parameters, metrics or folds; choose another folder"
+            )
+    with replacing(about) as temporary:
+        plain = {"identity": identity, "methods": list(study.methods), "metrics": list(study.metrics)}
+        temporary.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    return identity
+
+
+def _work_on_case(study: _Study, case: Case) -> UnitResult:
+    scorer = _CaseScorer(case, study.metrics, study.label_set)
+    notes: list[str] = []
+    tables = [_segmented(study, scorer, name, method, "", notes) for name, method in study.methods.items()]
+    return _result(tables, notes, case.id)
+
+
+def _work_on_fold(study: _Study, number: int, name: str) -> UnitResult:
+    fold = study.folds[number]
+    notes: list[str] = []
+    scorers = [_CaseScorer(study.cases[id_], study.metrics, study.label_set) for id_ in fold.test]
+    method: Segmenter = clone(study.methods[name])
+    try:
+        with _noting(notes, f"{name}, fold '{fold.name}'"):
+            method.fit([study.cases[id_] for id_ in fold.train])
+    except Exception as problem:  # one fold must not take the others with it; the rows name the reason
+        message = f"fitting on fold '{fold.name}' failed: {_reason(problem)}"
+        tables = [scorer.failed(message, study.methods[name], name, study.ids[name], fold.name) for scorer in scorers]
+    else:
+        tables = [_segmented(study, scorer, name, method, fold.name, notes) for scorer in scorers]
+    return _result(tables, notes, f"{name}, fold {fold.name}")
+
+
+def _segmented(
+    study: _Study, scorer: _CaseScorer, name: str, method: Segmenter, fold: str, notes: list[str]
+) -> pd.DataFrame:
+    """Rows of one method on one case, whatever comes."""
+    case = scorer.case
     try:
         if case.reference is None:
             raise InputError(f"case '{case.id}' has no reference labels")
-        compared_in = label_set or common_label_set(method.label_set, case.reference.label_set)
-        labels = method.segment(image_for(method, case))
-        return score(
-            labels,
-            case.reference,
-            case_id=case.id,
-            subject=case.subject,
-            method=name,
-            params_id=id_,
-            side=case.side,
-            label_set=compared_in,
-        )
-    except MusclekitError as problem:
-        message = str(problem)
+        if case.subject in training_subjects(method):
+            raise LeakError(f"the method was fitted on subject '{case.subject}': its score would say nothing")
+        with _noting(notes, f"{name}, case '{case.id}'"):
+            labels = method.segment(image_for(method, case))
+        if study.labels_folder is not None:
+            path = labels_path(study.labels_folder, name, case.id)
+            write_labels(labels, path)
+            write_label_table(labels.label_set, path.with_name(path.name.replace(".nii.gz", ".tsv")))
+        return scorer.table(labels, name, study.ids[name], fold)
+    except NotFittedError as problem:
+        if not fold:
+            # It would fail on every case: that is no result.
+            raise NotFittedError(f"method '{name}': {problem}; or give splits, to have it fitted on folds") from None
+        return scorer.failed(_reason(problem), method, name, study.ids[name], fold)
     except Exception as problem:  # a fault in one case must not take the others with it; the row names it
-        where = traceback.extract_tb(problem.__traceback__)[-1]
-        message = f"unexpected {type(problem).__name__} in {Path(where.filename).name}:{where.lineno}: {problem}"
-    return failed(
-        message,
-        case_id=case.id,
-        subject=case.subject,
-        method=name,
-        params_id=id_,
-        side=case.side,
-        label_set=compared_in,
+        return scorer.failed(_reason(problem), method, name, study.ids[name], fold)
+
+
+def _reason(problem: Exception) -> str:
+    if isinstance(problem, MusclekitError):
+        return str(problem)
+    where = traceback.extract_tb(problem.__traceback__)[-1]
+    return f"unexpected {type(problem).__name__} in {Path(where.filename).name}:{where.lineno}: {problem}"
+
+
+@contextmanager
+def _noting(notes: list[str], what: str) -> Iterator[None]:
+    """Collect warnings as text, with what gave them: those of a worker process would be lost."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        finally:
+            notes += [f"{what}: {item.message}" for item in caught]
+
+
+def _result(tables: Sequence[pd.DataFrame], notes: Sequence[str], what: str) -> UnitResult:
+    return UnitResult(
+        {
+            "scores": pd.concat(tables, ignore_index=True),
+            "warnings": pd.DataFrame({"text": pd.Series(list(dict.fromkeys(notes)), dtype=object)}),
+            "about": pd.DataFrame({"what": [what]}),
+        }
     )
+
+
+class _CaseScorer:
+    """Scores label maps of one case; what they share is worked out once."""
+
+    def __init__(self, case: Case, metrics: tuple[str, ...], label_set: LabelSet | None) -> None:
+        self.case = case
+        self._metrics = metrics
+        self._given = label_set
+        self._scorers: dict[LabelSet, ReferenceScorer] = {}
+
+    @cached_property
+    def _found_legs(self) -> tuple[Leg, ...]:
+        image = next(iter(self.case.images.values()))
+        try:
+            return split_legs(image, body_mask(image))
+        except MusclekitError:
+            return ()  # without a body there are no sides to tell apart; the scores are those of the whole scan
+
+    def _legs(self, target: LabelSet) -> tuple[Leg, ...]:
+        """Return the two legs by which a set that does not tell sides apart is scored, if there are two."""
+        sideless = self.case.side is None and not target.is_sided and target.ids <= set(target.sided_ids)
+        return self._found_legs if sideless and len(self._found_legs) == 2 else ()
+
+    def _side(self, target: LabelSet) -> str | None:
+        if self.case.side is None and not target.is_sided and len(self._found_legs) == 1:
+            return self._found_legs[0].side or "unknown"
+        return self.case.side
+
+    def _target(self, label_set: LabelSet) -> tuple[LabelMap, LabelSet]:
+        """Return the reference, and the set to compare in."""
+        if self.case.reference is None:
+            raise InputError(f"case '{self.case.id}' has no reference labels")
+        return self.case.reference, self._given or common_label_set(label_set, self.case.reference.label_set)
+
+    def table(self, labels: LabelMap, method: str, params_id: str, fold: str) -> pd.DataFrame:
+        reference, target = self._target(labels.label_set)
+        if target not in self._scorers:
+            self._scorers[target] = ReferenceScorer(
+                reference, label_set=target, metrics=self._metrics, legs=self._legs(target)
+            )
+        return score_table(
+            self._scorers[target].scores(labels),
+            case_id=self.case.id,
+            subject=self.case.subject,
+            method=method,
+            params_id=params_id,
+            side=self._side(target),
+            fold=fold,
+        )
+
+    def failed(self, message: str, segmenter: Segmenter, method: str, params_id: str, fold: str) -> pd.DataFrame:
+        """Return rows that say why there is no score, for each side that would have been scored."""
+        target: LabelSet | None = self._given
+        side: str | None = self.case.side
+        with suppress(MusclekitError):  # without a set to compare in there is one row
+            _, target = self._target(segmenter.label_set)
+            side = self._side(target)
+            target = target.sided() if self._legs(target) else target
+        return failed(
+            message,
+            case_id=self.case.id,
+            subject=self.case.subject,
+            method=method,
+            params_id=params_id,
+            side=side,
+            fold=fold,
+            label_set=target,
+            metrics=self._metrics,
+        )
 
 
 def _params_id(method: Segmenter) -> str:
