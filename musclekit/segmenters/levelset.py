@@ -20,6 +20,7 @@ from musclekit.anatomy import body_mask, split_legs
 from musclekit.checks import check_cases, check_contrast, check_number, check_voxels
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
+from musclekit.memory import remembered
 from musclekit.segmenters.mr_brightness import even_brightness, fat_is_bright, fat_share
 from musclekit.segmenters.mr_brightness import skin_depth as volume_depth
 from musclekit.segmenters.planes import (
@@ -263,6 +264,7 @@ class LevelSetSegmenter(BaseEstimator):
         check_cases(cases, self.contrasts, "levelset")
         return self
 
+    @remembered()
     def segment(self, image: Image) -> LabelMap:
         """Label compartment and bone.
 
