@@ -40,6 +40,7 @@ from musclekit.errors import (
     MusclekitError,
     ParameterError,
     SegmentationError,
+    unknown_name,
 )
 from musclekit.evaluation.harness import image_for
 from musclekit.evaluation.scores import (
@@ -55,12 +56,12 @@ from musclekit.evaluation.scores import (
 )
 from musclekit.evaluation.units import Finished, Unit, UnitResult, Workers
 from musclekit.image import Case, LabelMap
-from musclekit.io import replacing, write_labels
+from musclekit.io import replacing, write_label_table, write_labels
 from musclekit.memory import Memory, fingerprint, remembering
 from musclekit.protocols import Segmenter
 from musclekit.schemas import check_schema
 
-__all__ = ["Mode", "Plan", "SearchResult", "check_plan", "read_plan", "search"]
+__all__ = ["NAMED_GRIDS", "Mode", "Plan", "SearchResult", "check_plan", "read_plan", "search"]
 
 Mode = Literal["nested", "paper"]
 
@@ -72,6 +73,23 @@ _LOWER_IS_BETTER = frozenset({"asd", "hd", "hd95", "hd95_max"})
 SUMMARY_DIGITS = 6
 
 
+#: The grid of Gadermayr et al. (section 3); ``fixed`` adds the two weights that their 1-2-5 steps leave out.
+NAMED_GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
+    "paper": {
+        "smoothness": (0.001, 0.002, 0.05, 0.1, 0.2, 0.5),
+        "sigma": (1.0, 2.0),
+        "prior_weight": (0.1, 0.2, 0.5, 0.7, 1.0),
+        "neutral_probability": (0.2, 0.3, 0.4, 0.5),
+    },
+    "fixed": {
+        "smoothness": (0.001, 0.002, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+        "sigma": (1.0, 2.0),
+        "prior_weight": (0.1, 0.2, 0.5, 0.7, 1.0),
+        "neutral_probability": (0.2, 0.3, 0.4, 0.5),
+    },
+}
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to search.
@@ -80,9 +98,10 @@ class Plan:
     ----------
     method : mapping
         Name and parameters of the method, nested, as `musclekit.registry.build` takes them.
-    grid : mapping of str to sequence, or sequence of such
+    grid : mapping of str to sequence, sequence of such, or {"paper", "fixed"}
         Values to try of each parameter (nested as ``a__b``); of several grids, one after the other. The order of the
-        points is that of scikit-learn's ``ParameterGrid``. Empty: the method as it is, one point.
+        points is that of scikit-learn's ``ParameterGrid``. Empty: the method as it is, one point. A name stands for
+        the values of `NAMED_GRIDS` of those parameters that the method has, wherever it has them.
     metric : str
         What the choice goes by.
     label : str, optional
@@ -90,7 +109,7 @@ class Plan:
     """
 
     method: Mapping[str, Any]
-    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]]
+    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Sequence[Any]]] | str
     metric: str = "dice"
     label: str | None = None
 
@@ -101,20 +120,35 @@ class Plan:
         Raises
         ------
         ParameterError
-            If a value is not a list, a list is empty, or a point is named twice.
+            If a value is not a list, a list is empty, a point is named twice, or there is no grid of a name.
         """
-        grids = [self.grid] if isinstance(self.grid, Mapping) else list(self.grid)
-        for name, values in itertools.chain.from_iterable(grid.items() for grid in grids):
+        grid = self._named_grid(self.grid) if isinstance(self.grid, str) else self.grid
+        grids = [grid] if isinstance(grid, Mapping) else list(grid)
+        for name, values in itertools.chain.from_iterable(part.items() for part in grids):
             if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
                 raise ParameterError(f"the grid gives {name} = {values!r}: give a list of the values to try")
             if len(values) == 0:
                 raise ParameterError(f"the grid gives no values of {name}: leave it out, or name some")
-        points = tuple(ParameterGrid([dict(grid) for grid in grids] or [{}]))
+        points = tuple(ParameterGrid([dict(part) for part in grids] or [{}]))
         written = [json.dumps(point, sort_keys=True, default=str) for point in points]
         for text in written:
             if written.count(text) > 1:
                 raise ParameterError(f"the grid names a point twice: {text}")
         return points
+
+    def _named_grid(self, name: str) -> dict[str, tuple[float, ...]]:
+        if name not in NAMED_GRIDS:
+            raise unknown_name("grid", name, NAMED_GRIDS)
+        known = registry.build(**self.method).get_params()
+        grid = {
+            parameter: values
+            for end, values in NAMED_GRIDS[name].items()
+            for parameter in sorted(known)
+            if parameter == end or parameter.endswith(f"__{end}")
+        }
+        if not grid:
+            raise ParameterError(f"grid '{name}': the method has none of {', '.join(NAMED_GRIDS[name])}")
+        return grid
 
 
 def read_plan(path: Path) -> Plan:
@@ -537,7 +571,8 @@ class _Values:
 
     def outer(self) -> NDArray[np.float64]:
         """Values with a subject left out alone; shape (points, subjects)."""
-        return np.asarray(np.diagonal(self.value, axis1=1, axis2=2))
+        alone: NDArray[np.float64] = np.diagonal(self.value, axis1=1, axis2=2)
+        return alone
 
 
 @dataclass(frozen=True)
@@ -588,7 +623,8 @@ def _mean(value: NDArray[np.float64]) -> NDArray[np.float64]:
     counts = ~np.isnan(value)
     total = np.where(counts, value, 0.0).sum(axis=-1)
     n = counts.sum(axis=-1)
-    return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+    mean: NDArray[np.float64] = np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+    return mean
 
 
 def _sign(metric: str) -> float:
@@ -666,6 +702,7 @@ def _written(
                 tables.append(failed("no point of the grid works on the other subjects", **keys, fold=case.subject))
             elif f"labels-{n:03d}" in scored[s].arrays:
                 write_labels(LabelMap(scored[s].arrays[f"labels-{n:03d}"], case.image.grid, label_set), path)
+                write_label_table(label_set, folder / "labels" / f"{case.id}_dseg.tsv")
                 continue
             path.unlink(missing_ok=True)  # of another mode
     scores = pd.concat(tables, ignore_index=True)

@@ -420,7 +420,7 @@ class _Processes:
 
     def _start(self) -> Executor:
         pool: Executor = ProcessPoolExecutor(
-            self._jobs, timeout=IDLE_S, initializer=_start_worker, initargs=(os.getpid(),), env=_ONE_THREAD
+            self._jobs, timeout=IDLE_S, initializer=_start_worker, initargs=(os.getpid(), self._folder), env=_ONE_THREAD
         )
         return pool
 
@@ -444,13 +444,14 @@ class _Processes:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _start_worker(parent: int) -> None:
-    """Leave Ctrl-C to the main process, which ends its workers; and end when it has been killed."""
+def _start_worker(parent: int, folder: str) -> None:
+    """Leave Ctrl-C to the main process, which ends its workers; when it has been killed, tidy up and end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
