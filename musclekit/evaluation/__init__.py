@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from musclekit.evaluation.comparison import COMPARISON_COLUMNS, compare
 from musclekit.evaluation.harness import evaluate, image_for, labels_path, score_case, training_subjects
 from musclekit.evaluation.scores import (
     COLUMNS,
@@ -23,6 +24,7 @@ from musclekit.evaluation.splits import Fold, by_split, check_folds, k_folds, le
 
 __all__ = [
     "COLUMNS",
+    "COMPARISON_COLUMNS",
     "DEFAULT_METRICS",
     "METRICS",
     "Fold",
@@ -31,6 +33,7 @@ __all__ = [
     "by_split",
     "check_folds",
     "common_label_set",
+    "compare",
     "evaluate",
     "failed",
     "image_for",
