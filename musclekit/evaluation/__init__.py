@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from musclekit.evaluation.case_scores import CaseScorer, score_case
 from musclekit.evaluation.comparison import COMPARISON_COLUMNS, compare
-from musclekit.evaluation.harness import evaluate, image_for, labels_path, score_case, training_subjects
+from musclekit.evaluation.harness import evaluate, image_for, labels_path, training_subjects
 from musclekit.evaluation.scores import (
     COLUMNS,
     DEFAULT_METRICS,
@@ -27,6 +28,7 @@ __all__ = [
     "COMPARISON_COLUMNS",
     "DEFAULT_METRICS",
     "METRICS",
+    "CaseScorer",
     "Fold",
     "ReferenceScorer",
     "Score",

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import json
-import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 from sklearn.base import clone
 
 from musclekit import registry
-from musclekit.anatomy import Leg, body_mask, split_legs
-from musclekit.errors import InputError, LeakError, MusclekitError, NotFittedError, ParameterError
-from musclekit.evaluation.scores import (
-    ReferenceScorer,
-    common_label_set,
-    failed,
-    known_metrics,
-    params_id,
-    score_table,
-)
+from musclekit.errors import InputError, LeakError, NotFittedError, ParameterError
+from musclekit.evaluation.case_scores import CaseScorer, reason
+from musclekit.evaluation.scores import known_metrics, params_id
 from musclekit.evaluation.splits import Fold, check_folds, subjects_of
 from musclekit.evaluation.units import Unit, UnitResult, Workers
-from musclekit.image import Case, Image, LabelMap
+from musclekit.image import Case, Image
 from musclekit.io import replacing, write_label_table, write_labels
 from musclekit.labels import LabelSet
 from musclekit.memory import fingerprint
 from musclekit.protocols import Segmenter
 
-__all__ = ["evaluate", "image_for", "labels_path", "score_case", "training_subjects"]
+__all__ = ["evaluate", "image_for", "labels_path", "noting", "training_subjects"]
 
 #: Where an evaluation keeps what it has done, and says what it is of.
 UNITS_FOLDER = "units"
@@ -117,7 +108,7 @@ def evaluate(
     DataFrame
         Score table (`musclekit.evaluation.COLUMNS`), case after case and method after method; with splits fold after
         fold. It does not depend on ``jobs`` or on interruptions. A scan of two legs gives rows for each side
-        (`score_case`). A method that fails on a case, cannot be fitted in a fold, or was fitted on the subject of a
+        (`CaseScorer`). A method that fails on a case, cannot be fitted in a fold, or was fitted on the subject of a
         case gives rows that say so, and so does a case without a reference; the others are done all the same.
         ``params_id`` is empty for a method whose parameters cannot be written down.
 
@@ -196,44 +187,6 @@ def evaluate(
     return scores.iloc[scores["case_id"].map(order).argsort(kind="stable")].reset_index(drop=True)
 
 
-def score_case(
-    labels: LabelMap,
-    case: Case,
-    *,
-    method: str,
-    params_id: str = "",
-    fold: str = "",
-    metrics: Sequence[str] | None = None,
-    label_set: LabelSet | None = None,
-) -> pd.DataFrame:
-    """Score a label map of a case, as `evaluate` does.
-
-    Parameters
-    ----------
-    labels : LabelMap
-        On the grid of the case.
-    case : Case
-        With its reference.
-    method, params_id, fold : str
-        Key of the rows.
-    metrics, label_set
-        As in `evaluate`.
-
-    Returns
-    -------
-    DataFrame
-        Score table. Where the label set does not tell the sides apart, the case names no side and its scan shows two
-        legs (`musclekit.anatomy.split_legs`), labels and reference are parted by leg and each side is scored by itself;
-        left and right come from the affine. The side of a single leg is that of the case, else what the scan tells.
-
-    Raises
-    ------
-    InputError
-        If the case has no reference, or the label map lies on another grid or in a set that cannot be compared.
-    """
-    return _CaseScorer(case, known_metrics(metrics), label_set).table(labels, method, params_id, fold)
-
-
 @dataclass(frozen=True)
 class _Study:
     """What all units of an evaluation share."""
@@ -281,7 +234,8 @@ def _claim(folder: Path, study: _Study) -> str:
             earlier = json.loads(about.read_text(encoding="utf-8"))["identity"]
         except (ValueError, KeyError, TypeError):
             earlier = None
-        if earlier != identity:
+        # A call that was refused before its first result has left nothing to be mixed up with.
+        if earlier != identity and any((folder / UNITS_FOLDER).glob("*.zip")):
             raise InputError(
                 f"{folder} holds an evaluation of other methods, parameters, metrics or folds; choose another folder"
             )
@@ -292,7 +246,7 @@ def _claim(folder: Path, study: _Study) -> str:
 
 
 def _work_on_case(study: _Study, case: Case) -> UnitResult:
-    scorer = _CaseScorer(case, study.metrics, study.label_set)
+    scorer = CaseScorer(case, study.metrics, study.label_set)
     notes: list[str] = []
     tables = [_segmented(study, scorer, name, method, "", notes) for name, method in study.methods.items()]
     return _result(tables, notes, case.id)
@@ -301,21 +255,26 @@ def _work_on_case(study: _Study, case: Case) -> UnitResult:
 def _work_on_fold(study: _Study, number: int, name: str) -> UnitResult:
     fold = study.folds[number]
     notes: list[str] = []
-    scorers = [_CaseScorer(study.cases[id_], study.metrics, study.label_set) for id_ in fold.test]
+    scorers = [CaseScorer(study.cases[id_], study.metrics, study.label_set) for id_ in fold.test]
     method: Segmenter = clone(study.methods[name])
     try:
-        with _noting(notes, f"{name}, fold '{fold.name}'"):
+        with noting(notes, f"{name}, fold '{fold.name}'"):
             method.fit([study.cases[id_] for id_ in fold.train])
     except Exception as problem:  # one fold must not take the others with it; the rows name the reason
-        message = f"fitting on fold '{fold.name}' failed: {_reason(problem)}"
-        tables = [scorer.failed(message, study.methods[name], name, study.ids[name], fold.name) for scorer in scorers]
+        message = f"fitting on fold '{fold.name}' failed: {reason(problem)}"
+        tables = [
+            scorer.failed(
+                message, study.methods[name].label_set, method=name, params_id=study.ids[name], fold=fold.name
+            )
+            for scorer in scorers
+        ]
     else:
         tables = [_segmented(study, scorer, name, method, fold.name, notes) for scorer in scorers]
     return _result(tables, notes, f"{name}, fold {fold.name}")
 
 
 def _segmented(
-    study: _Study, scorer: _CaseScorer, name: str, method: Segmenter, fold: str, notes: list[str]
+    study: _Study, scorer: CaseScorer, name: str, method: Segmenter, fold: str, notes: list[str]
 ) -> pd.DataFrame:
     """Rows of one method on one case, whatever comes."""
     case = scorer.case
@@ -324,32 +283,33 @@ def _segmented(
             raise InputError(f"case '{case.id}' has no reference labels")
         if case.subject in training_subjects(method):
             raise LeakError(f"the method was fitted on subject '{case.subject}': its score would say nothing")
-        with _noting(notes, f"{name}, case '{case.id}'"):
+        with noting(notes, f"{name}, case '{case.id}'"):
             labels = method.segment(image_for(method, case))
         if study.labels_folder is not None:
             path = labels_path(study.labels_folder, name, case.id)
             write_labels(labels, path)
             write_label_table(labels.label_set, path.with_name(path.name.replace(".nii.gz", ".tsv")))
-        return scorer.table(labels, name, study.ids[name], fold)
+        return scorer.table(labels, method=name, params_id=study.ids[name], fold=fold)
     except NotFittedError as problem:
         if not fold:
             # It would fail on every case: that is no result.
             raise NotFittedError(f"method '{name}': {problem}; or give splits, to have it fitted on folds") from None
-        return scorer.failed(_reason(problem), method, name, study.ids[name], fold)
+        return scorer.failed(reason(problem), method.label_set, method=name, params_id=study.ids[name], fold=fold)
     except Exception as problem:  # a fault in one case must not take the others with it; the row names it
-        return scorer.failed(_reason(problem), method, name, study.ids[name], fold)
-
-
-def _reason(problem: Exception) -> str:
-    if isinstance(problem, MusclekitError):
-        return str(problem)
-    where = traceback.extract_tb(problem.__traceback__)[-1]
-    return f"unexpected {type(problem).__name__} in {Path(where.filename).name}:{where.lineno}: {problem}"
+        return scorer.failed(reason(problem), method.label_set, method=name, params_id=study.ids[name], fold=fold)
 
 
 @contextmanager
-def _noting(notes: list[str], what: str) -> Iterator[None]:
-    """Collect warnings as text, with what gave them: those of a worker process would be lost."""
+def noting(notes: list[str], what: str) -> Iterator[None]:
+    """Collect warnings as text, with what gave them: those of a worker process would be lost.
+
+    Parameters
+    ----------
+    notes : list of str
+        Where they are put.
+    what : str
+        Stands before each: method and case.
+    """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
@@ -366,76 +326,6 @@ def _result(tables: Sequence[pd.DataFrame], notes: Sequence[str], what: str) -> 
             "about": pd.DataFrame({"what": [what]}),
         }
     )
-
-
-class _CaseScorer:
-    """Scores label maps of one case; what they share is worked out once."""
-
-    def __init__(self, case: Case, metrics: tuple[str, ...], label_set: LabelSet | None) -> None:
-        self.case = case
-        self._metrics = metrics
-        self._given = label_set
-        self._scorers: dict[LabelSet, ReferenceScorer] = {}
-
-    @cached_property
-    def _found_legs(self) -> tuple[Leg, ...]:
-        image = next(iter(self.case.images.values()))
-        try:
-            return split_legs(image, body_mask(image))
-        except MusclekitError:
-            return ()  # without a body there are no sides to tell apart; the scores are those of the whole scan
-
-    def _legs(self, target: LabelSet) -> tuple[Leg, ...]:
-        """Return the two legs by which a set that does not tell sides apart is scored, if there are two."""
-        sideless = self.case.side is None and not target.is_sided and target.ids <= set(target.sided_ids)
-        return self._found_legs if sideless and len(self._found_legs) == 2 else ()
-
-    def _side(self, target: LabelSet) -> str | None:
-        if self.case.side is None and not target.is_sided and len(self._found_legs) == 1:
-            return self._found_legs[0].side or "unknown"
-        return self.case.side
-
-    def _target(self, label_set: LabelSet) -> tuple[LabelMap, LabelSet]:
-        """Return the reference, and the set to compare in."""
-        if self.case.reference is None:
-            raise InputError(f"case '{self.case.id}' has no reference labels")
-        return self.case.reference, self._given or common_label_set(label_set, self.case.reference.label_set)
-
-    def table(self, labels: LabelMap, method: str, params_id: str, fold: str) -> pd.DataFrame:
-        reference, target = self._target(labels.label_set)
-        if target not in self._scorers:
-            self._scorers[target] = ReferenceScorer(
-                reference, label_set=target, metrics=self._metrics, legs=self._legs(target)
-            )
-        return score_table(
-            self._scorers[target].scores(labels),
-            case_id=self.case.id,
-            subject=self.case.subject,
-            method=method,
-            params_id=params_id,
-            side=self._side(target),
-            fold=fold,
-        )
-
-    def failed(self, message: str, segmenter: Segmenter, method: str, params_id: str, fold: str) -> pd.DataFrame:
-        """Return rows that say why there is no score, for each side that would have been scored."""
-        target: LabelSet | None = self._given
-        side: str | None = self.case.side
-        with suppress(MusclekitError):  # without a set to compare in there is one row
-            _, target = self._target(segmenter.label_set)
-            side = self._side(target)
-            target = target.sided() if self._legs(target) else target
-        return failed(
-            message,
-            case_id=self.case.id,
-            subject=self.case.subject,
-            method=method,
-            params_id=params_id,
-            side=side,
-            fold=fold,
-            label_set=target,
-            metrics=self._metrics,
-        )
 
 
 def _params_id(method: Segmenter) -> str:

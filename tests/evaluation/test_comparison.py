@@ -155,7 +155,7 @@ def test_nothing_to_pair_is_said() -> None:
     assert np.isnan(only(compare(table({"a": [0.5, 0.75], "b": [0.25, 0.5]}), test="t"))["p"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(st.tuples(*[st.integers(0, 64).map(lambda n: n / 64)] * 2), min_size=2, max_size=12),
     st.sampled_from(["wilcoxon", "t"]),

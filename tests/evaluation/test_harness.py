@@ -23,7 +23,8 @@ from musclekit.errors import (
     SegmentationError,
     UnknownNameError,
 )
-from musclekit.evaluation.harness import evaluate, image_for, labels_path, score_case, training_subjects
+from musclekit.evaluation.case_scores import score_case
+from musclekit.evaluation.harness import evaluate, image_for, labels_path, training_subjects
 from musclekit.evaluation.scores import params_id, read_scores, write_scores
 from musclekit.evaluation.splits import Fold, by_split, leave_one_subject_out, subjects_of
 from musclekit.image import Case, Contrast, Grid, Image, LabelMap
@@ -326,6 +327,10 @@ def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="holds an evaluation of other methods, parameters, metrics or folds"):
             evaluate(methods, [case("a")], metrics, folder=tmp_path)
     assert (tmp_path / "evaluation.json").read_bytes() == before
+    (tmp_path / "free" / "units").mkdir(parents=True)
+    with pytest.raises(NotFittedError):
+        evaluate({"m": Learner()}, [two_legs()], folder=tmp_path / "free")
+    evaluate({"m": method}, [two_legs()], folder=tmp_path / "free")  # a refusal has left the folder free
     (tmp_path / "evaluation.json").write_text("{")
     with pytest.raises(InputError, match="choose another folder"):
         evaluate({"m": method}, [case("a")], folder=tmp_path)
