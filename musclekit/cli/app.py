@@ -140,6 +140,7 @@ def measure(
 
 
 app.command()(studies.evaluate)
+app.command()(studies.compare)
 app.command()(studies.summarise)
 app.command()(studies.search)
 

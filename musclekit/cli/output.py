@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from musclekit.report import Failure
-    from musclekit.workflows import BatchOutcome, EvaluationResult, SearchOutcome, SummaryResult
+    from musclekit.workflows import BatchOutcome, ComparisonResult, EvaluationResult, SearchOutcome, SummaryResult
 
 __all__ = [
     "print_batch",
+    "print_comparison",
     "print_evaluation",
     "print_info",
     "print_method",
@@ -93,6 +94,25 @@ def print_evaluation(result: EvaluationResult, *, as_json: bool) -> None:
         return
     _show_summary(result.summary)
     typer.echo(f"scores: {result.scores_path}")
+    typer.echo(f"report: {result.report_path}")
+
+
+def print_comparison(result: ComparisonResult, *, as_json: bool) -> None:
+    """Print the difference of each pair of methods, with its interval and p."""
+    _print_notes(result.warnings, ())
+    if as_json:
+        _print_json({"table": str(result.table_path), "report": str(result.report_path),
+                     "comparison": _records(result.table)})  # fmt: skip
+        return
+    table = Table("structure", "method", "baseline", "n", "difference", "interval", "p", "p corrected", "left out")
+    for row in result.table.to_dict("records"):
+        lost = [f"{row[why]} {why}" for why in ("failed", "unpaired", "undefined", "infinite") if row[why]]
+        interval = f"{row['low']:+.3g} to {row['high']:+.3g}"
+        numbers = (f"{row['difference']:+.3g}", interval, f"{row['p']:.3g}", f"{row['p_corrected']:.3g}")
+        cells = (row["label"], row["method"], row["baseline"], row["n"], *numbers, ", ".join(lost))
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    _show(table)
+    typer.echo(f"table: {result.table_path}")
     typer.echo(f"report: {result.report_path}")
 
 

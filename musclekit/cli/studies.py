@@ -12,7 +12,7 @@ from musclekit.cli.guard import SOME_FAILED, guarded
 from musclekit.cli.options import AsJson, Jobs, LabelSetName, Out, Quiet, Settings, words
 from musclekit.errors import ParameterError
 
-__all__ = ["evaluate", "search", "summarise"]
+__all__ = ["compare", "evaluate", "search", "summarise"]
 
 
 class ModeChoice(StrEnum):
@@ -62,6 +62,9 @@ def evaluate(
             help="none, leave-one-subject-out, manifest (its column split), or a number of folds of subjects.",
         ),
     ] = "none",
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="Manifest of annotated cases to fit on once, in place of --splits.")
+    ] = None,
     metrics: Annotated[str | None, typer.Option("--metrics", help="Comma-separated: dice,asd,hd95 ...")] = None,
     label_set: LabelSetName = None,
     compared_in: Annotated[
@@ -82,7 +85,7 @@ def evaluate(
     if sum(bool(given) for given in (method, plan, predictions)) != 1:
         raise ParameterError("give one of --method, --plan and --predictions: what shall be scored?")
     if predictions is not None:
-        if translator is not None or settings or splits != "none" or keep_labels:
+        if translator is not None or settings or splits != "none" or cases is not None or keep_labels:
             raise ParameterError("--predictions scores label maps as they are: no method can be set up or fitted")
         with progress_bar("scoring", quiet=quiet) as progress:
             result = evaluate_predictions(
@@ -104,6 +107,7 @@ def evaluate(
                 methods=methods,
                 metrics=wanted,
                 splits=splits,
+                training=cases,
                 jobs=jobs,
                 label_set_name=label_set,
                 compared_in=compared_in,
@@ -113,6 +117,37 @@ def evaluate(
     print_evaluation(result, as_json=as_json)
     if result.failures:
         raise typer.Exit(SOME_FAILED)
+
+
+@guarded
+def compare(
+    scores: Tables,
+    out: Out,
+    metric: Metric = "dice",
+    label: Label = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Compare all others with this method; every pair if left out.")
+    ] = None,
+    test: Annotated[TestChoice, typer.Option("--test", help="Paired, two-sided.")] = TestChoice.WILCOXON,
+    correction: Annotated[
+        CorrectionChoice, typer.Option("--correction", help="For the number of tests.")
+    ] = CorrectionChoice.HOLM,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods pair by pair, by subject: difference with its interval, p, and what was left out."""
+    from musclekit.cli.output import print_comparison
+    from musclekit.workflows import compare_scores
+
+    result = compare_scores(
+        scores,
+        out,
+        metric=metric,
+        label=label,
+        baseline=baseline,
+        test="wilcoxon" if test is TestChoice.WILCOXON else "t",
+        correction="holm" if correction is CorrectionChoice.HOLM else "bonferroni",
+    )
+    print_comparison(result, as_json=as_json)
 
 
 @guarded

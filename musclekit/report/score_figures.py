@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.patches import Rectangle
 
-__all__ = ["bland_altman", "boxplot", "not_drawn", "score_strips", "sensitivity_map"]
+__all__ = ["bland_altman", "boxplot", "differences", "not_drawn", "score_strips", "sensitivity_map"]
 
 #: Whiskers reach to the farthest score within so many box heights (Tukey).
 WHISKERS = 1.5
@@ -341,6 +341,73 @@ def bland_altman(volumes: pd.DataFrame, *, what: str = "volume", unit: str = "mL
         caption += f" {lost} of {len(volumes)} pairs lack a number and are not drawn."
     alt = f"Mean difference of {what}, {unit}, with limits of agreement: {'; '.join(told)}."
     return Figure(title or f"Agreement of {what}", svg, alt, caption)
+
+
+def differences(comparison: pd.DataFrame, *, what: str, unit: str = "", title: str = "Differences") -> Figure:
+    """Draw the difference of each pair of methods with its interval, and say its corrected p.
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        As `musclekit.evaluation.compare` gives it: columns ``label``, ``method``, ``baseline``, ``n``, ``difference``,
+        ``low``, ``high``, ``level`` and ``p_corrected``.
+    what, unit : str
+        What was compared, and in which unit.
+    title : str
+        Of the figure.
+
+    Returns
+    -------
+    Figure
+        A line a structure and pair. A pair without a difference (no subject has both scores) has a line of words alone.
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing, or there is no pair.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    columns = ("label", "method", "baseline", "n", "difference", "low", "high", "level", "p_corrected")
+    need(comparison, columns, "the figure of differences")
+    if comparison.empty:
+        raise SchemaError("there is no pair of methods to draw")
+    labels = list(dict.fromkeys(comparison["label"]))
+    names, told = [], []
+    with style():
+        canvas = Canvas(figsize=(WIDTH_IN + 0.8, 0.75 + 0.36 * len(comparison)))
+        ax = canvas.subplots()
+        ax.axvline(0, color=FAINT, lw=0.8)
+        for at, row in enumerate(comparison.to_dict("records")):
+            color = METHOD_COLORS[labels.index(row["label"]) % len(METHOD_COLORS)]
+            name = f"{row['method']} − {row['baseline']}"
+            names.append(f"{name}, {row['label']}" if len(labels) > 1 else name)
+            p = "no test" if not np.isfinite(row["p_corrected"]) else _p_text(row["p_corrected"])
+            text = f"n {row['n']}, {p}"
+            if np.isfinite(row["difference"]):
+                ax.plot([row["low"], row["high"]], [at, at], color=color, lw=1.8, solid_capstyle="butt")
+                ax.plot([row["difference"]], [at], marker="o", ms=6, color=color, mew=0)
+                told.append(f"{names[-1]} {row['difference']:+.3g} ({row['low']:+.3g} to {row['high']:+.3g}), {text}")
+            else:
+                told.append(f"{names[-1]} unknown, {text}")
+            ax.text(1.01, at, text, fontsize=8, color=FAINT, va="center", transform=ax.get_yaxis_transform())
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(visible=False, axis="y")
+        ax.spines["left"].set_visible(False)
+        ax.set_xlabel(f"difference of {what}{f', {unit}' if unit else ''}")
+        canvas.tight_layout()
+        svg = svg_of(canvas)
+    level = f"{100 * float(comparison['level'].iloc[0]):g} %"
+    caption = (
+        f"Median over subjects of the difference; line: {level} bootstrap interval; p is corrected for all."
+    )
+    return Figure(title, svg, f"Difference of {what}: {'; '.join(told)}.", caption)
+
+
+def _p_text(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
 
 
 def sensitivity_map(

@@ -1,6 +1,7 @@
 """One plain function per command, for a notebook as well as for the shell."""
 
 from musclekit.workflows.cases import ManifestCases, open_cases
+from musclekit.workflows.compare import ComparisonResult, compare_scores
 from musclekit.workflows.demo import DemoResult, run_demo
 from musclekit.workflows.evaluate import EvaluationResult, evaluate_methods, evaluate_predictions, methods_of
 from musclekit.workflows.info import collect_info
@@ -14,6 +15,7 @@ from musclekit.workflows.validate import validate_file
 
 __all__ = [
     "BatchOutcome",
+    "ComparisonResult",
     "DemoResult",
     "EvaluationResult",
     "ManifestCases",
@@ -22,6 +24,7 @@ __all__ = [
     "SearchOutcome",
     "SummaryResult",
     "collect_info",
+    "compare_scores",
     "compose_method",
     "evaluate_methods",
     "evaluate_predictions",

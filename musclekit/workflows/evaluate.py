@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from sklearn.base import clone
 
 from musclekit import registry
 from musclekit.errors import InputError, MissingFileError, MusclekitError, ParameterError
-from musclekit.evaluation import evaluate
+from musclekit.evaluation.case_scores import score_case
+from musclekit.evaluation.harness import evaluate
 from musclekit.evaluation.scores import (
     DEFAULT_METRICS,
     failed,
     known_metrics,
     params_id,
     params_table,
-    score,
     write_scores,
 )
 from musclekit.evaluation.search import read_plan
+from musclekit.evaluation.splits import Fold, by_split, k_folds, leave_one_subject_out
 from musclekit.image import Case
 from musclekit.io import read_labels, stem
 from musclekit.labels import LabelSet, label_set
+from musclekit.protocols import Segmenter
 from musclekit.report import Failure, Report, Table, paper_table, summary_table, write_report
 from musclekit.workflows.cases import ManifestCases, open_cases
 from musclekit.workflows.inputs import VOLUME_SUFFIXES
 from musclekit.workflows.measure import label_set_of
 from musclekit.workflows.numbers import write_table
 from musclekit.workflows.outcome import OnProgress
-from musclekit.workflows.record import RunRecord, claim_folder, file_hash, versions
+from musclekit.workflows.record import RunRecord, check_folder, file_hash, versions
 from musclekit.workflows.score_report import failures_of, lost_scores, metric_title, metrics_of, score_figures
 from musclekit.workflows.segment import compose_method, noted_warnings
 
@@ -153,6 +156,7 @@ def evaluate_methods(
     methods: Mapping[str, Mapping[str, Any]],
     metrics: Sequence[str] | None = None,
     splits: str = "none",
+    training: Path | None = None,
     jobs: int = 1,
     label_set_name: str | None = None,
     compared_in: str | None = None,
@@ -172,8 +176,11 @@ def evaluate_methods(
     metrics : sequence of str, optional
         What to measure; `METRICS` if left out.
     splits : str
-        ``"none"``: nothing is fitted; ``"leave-one-subject-out"``; ``"manifest"``: the column ``split`` says which
+        ``"none"``: no folds; ``"leave-one-subject-out"``; ``"manifest"``: the column ``split`` says which
         cases are fitted on (``train``) and which are scored (``test``); or a number of folds of subjects.
+    training : Path, optional
+        Manifest of annotated cases that every method is fitted on beforehand, without folds. A case of one of their
+        subjects is not scored: its row says so.
     jobs : int
         Cases worked on at the same time, each in a process of its own.
     label_set_name : str, optional
@@ -193,10 +200,14 @@ def evaluate_methods(
     Raises
     ------
     InputError
-        If the manifest cannot be used, none of its cases can, a method has to be fitted and nothing is, there are too
-        few subjects for the splits, or the folder holds another run.
+        If the manifest cannot be used, none of its cases can, a method has to be fitted and is not, there are too few
+        subjects for the splits, or the folder holds another run.
+    ParameterError
+        If both splits and training cases are given.
     """
     started = datetime.now(UTC)
+    if training is not None and splits != "none":
+        raise ParameterError("give either --cases, to fit on these once, or --splits, to fit on folds of the manifest")
     cases = open_cases(manifest, label_set_name)
     target = None if compared_in is None else label_set(compared_in)
     measured = known_metrics(METRICS if metrics is None else metrics)
@@ -206,17 +217,24 @@ def evaluate_methods(
         "methods": {name: dict(description) for name, description in methods.items()},
         "metrics": list(measured),
         "splits": splits,
+        "training": None if training is None else str(training),
         "label set": label_set_name,
         "compared in": compared_in,
         "keep labels": keep_labels,
     }
-    claim_folder(out, "evaluate", parameters)
+    check_folder(out, "evaluate", parameters)
+    for method in built.values():
+        _check_parameters(method)
+    opened: Iterable[Case] = cases if splits == "none" else list(cases)
     with noted_warnings() as notes:
+        if training is not None:
+            annotated = open_cases(training, label_set_name).all()
+            built = {name: method.fit(annotated) for name, method in built.items()}
         scores = evaluate(
             built,
-            cases,
+            opened,
             measured,
-            splits=splits,
+            splits=_folds(splits, cases),
             jobs=jobs,
             folder=out,
             label_set=target,
@@ -299,7 +317,7 @@ def evaluate_predictions(
             f"{predictions}: there is a label map for none of the {len(found)} cases; they are looked for as "
             "<case_id>_dseg.nii.gz, as for " + repr(next(iter(found)))
         )
-    claim_folder(out, "evaluate", parameters)
+    check_folder(out, "evaluate", parameters)
     tables = []
     for done, rows in enumerate(cases.rows, start=1):
         case_id = rows[0].case_id
@@ -323,6 +341,32 @@ def evaluate_predictions(
     return _finish(pd.concat(tables, ignore_index=True), cases, out, parameters, [], started)
 
 
+def _check_parameters(method: Segmenter) -> None:
+    """Refuse a parameter outside its range before any case is opened; that a method learns is no matter here."""
+    try:
+        clone(method).fit([])
+    except ParameterError:
+        raise
+    except InputError:
+        return
+
+
+def _folds(splits: str, cases: ManifestCases) -> tuple[Fold, ...] | None:
+    """Return the folds meant by the option; cases that could not be opened are in none."""
+    subjects = {case_id: subject for case_id, subject in cases.subjects.items() if case_id not in cases.failed}
+    first = {rows[0].case_id: rows[0] for rows in cases.rows}
+    match splits:
+        case "none":
+            return None
+        case "leave-one-subject-out":
+            return leave_one_subject_out(subjects)
+        case "manifest":
+            return by_split(subjects, {case_id: first[case_id].split for case_id in subjects})
+        case _ if splits.isdecimal():
+            return k_folds(subjects, int(splits), domains={case_id: first[case_id].domain for case_id in subjects})
+    raise ParameterError(f"--splits is none, leave-one-subject-out, manifest or a number of folds, not '{splits}'")
+
+
 def _prediction_of(folder: Path, case_id: str) -> Path | None:
     for ending in ("_dseg", ""):
         for suffix in VOLUME_SUFFIXES:
@@ -342,20 +386,9 @@ def _score_file(
 ) -> pd.DataFrame:
     if path is None:
         raise MissingFileError(f"there is no label map {case.id}_dseg.nii.gz in the folder of predictions")
-    if case.reference is None:
-        raise InputError(f"case '{case.id}' has no reference labels")
     table = path.with_name(f"{stem(path)}.tsv")
     meaning = label_set(label_set_name) if label_set_name and not table.is_file() else label_set_of(path)
-    return score(
-        read_labels(path, meaning),
-        case.reference,
-        case_id=case.id,
-        subject=case.subject,
-        method=method,
-        side=case.side,
-        label_set=target,
-        metrics=metrics,
-    )
+    return score_case(read_labels(path, meaning), case, method=method, metrics=metrics, label_set=target)
 
 
 def _finish(

@@ -19,7 +19,7 @@ import musclekit
 from musclekit.errors import InputError
 from musclekit.io import replacing
 
-__all__ = ["RunRecord", "claim_folder", "file_hash", "versions", "write_json"]
+__all__ = ["RunRecord", "check_folder", "file_hash", "versions", "write_json"]
 
 _LIBRARIES = ("numpy", "scipy", "pandas", "SimpleITK", "nibabel", "pydicom", "scikit-image", "scikit-learn",
               "opencv-python-headless", "PyMaxflow", "torch")  # fmt: skip
@@ -59,8 +59,8 @@ def write_json(data: Any, path: Path) -> None:
         temporary.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def claim_folder(folder: Path, command: str, parameters: Mapping[str, Any]) -> None:
-    """Make a folder the one of a run, or refuse it if it holds another: results of two runs are never mixed.
+def check_folder(folder: Path, command: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds the results of another run: two are never mixed.
 
     Parameters
     ----------
@@ -74,28 +74,26 @@ def claim_folder(folder: Path, command: str, parameters: Mapping[str, Any]) -> N
     Raises
     ------
     InputError
-        If the folder holds the record of another run; the message says what differs.
-    OutputError
-        If the record cannot be written.
+        If the folder holds the record of another command, or of one with other values of these parameters; the message
+        says what differs.
     """
     path = folder / "run.json"
-    wanted = json.loads(json.dumps(dict(parameters)))
-    if path.is_file():
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-            other, had = known["command"], dict(known["parameters"])
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{path}: not the record of a run; give an empty folder with --out") from None
-        if other != command:
-            raise InputError(f"{folder} holds the results of 'musclekit {other}'; give another folder with --out")
-        differs = sorted(name for name in {*wanted, *had} if wanted.get(name) != had.get(name))
-        if differs:
-            raise InputError(
-                f"{folder} holds the results of another run (it differs in: {', '.join(differs)}); results are never "
-                "mixed: give another folder with --out"
-            )
+    if not path.is_file():
         return
-    RunRecord(command, parameters, [], "cpu", datetime.now(UTC)).write(path)
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        other, had = known["command"], dict(known["parameters"])
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"{path}: not the record of a run; give another folder with --out") from None
+    if other != command:
+        raise InputError(f"{folder} holds the results of 'musclekit {other}'; give another folder with --out")
+    wanted = json.loads(json.dumps(dict(parameters)))
+    differs = [name for name, value in wanted.items() if had.get(name) != value]
+    if differs:
+        raise InputError(
+            f"{folder} holds the results of another run (it differs in: {', '.join(differs)}); results are never "
+            "mixed: give another folder with --out"
+        )
 
 
 @dataclass(frozen=True)

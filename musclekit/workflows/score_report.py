@@ -10,7 +10,14 @@ import pandas as pd
 from musclekit.report import Failure, Figure, bland_altman, boxplot, not_drawn
 
 __all__ = [
-    "METRIC_TITLES", "failures_of", "lost_scores", "metric_title", "metrics_of", "score_figures", "volume_pairs",
+    "METRIC_TITLES",
+    "VOLUMES",
+    "failures_of",
+    "lost_scores",
+    "metric_title",
+    "metrics_of",
+    "score_figures",
+    "volume_pairs",
 ]  # fmt: skip
 
 #: Name of a metric, and its unit. A metric that is not named here goes by its own name.
@@ -133,8 +140,7 @@ def _box_figure(rows: pd.DataFrame, metric: str, by: str | None, labels: Sequenc
 
 def _volume_figures(scores: pd.DataFrame, labels: Sequence[str], warnings: list[str]) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
-    if not {"volume", "reference_volume"} <= set(scores["metric"]):
-        warnings.append("the tables have no volumes: there is no Bland-Altman figure")
+    if not set(VOLUMES) <= set(scores["metric"]):
         return found
     for label in labels:
         pairs = volume_pairs(scores, label)

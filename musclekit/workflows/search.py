@@ -15,7 +15,7 @@ from musclekit.report import Failure, Figure, Report, Table, paper_table, sensit
 from musclekit.workflows.cases import open_cases
 from musclekit.workflows.evaluate import method_title
 from musclekit.workflows.outcome import OnProgress
-from musclekit.workflows.record import RunRecord, file_hash, versions
+from musclekit.workflows.record import RunRecord, check_folder, file_hash, versions
 from musclekit.workflows.score_report import failures_of, lost_scores, metric_title, metrics_of, score_figures
 from musclekit.workflows.segment import noted_warnings
 
@@ -97,6 +97,7 @@ def search_parameters(
     started = datetime.now(UTC)
     what = read_plan(plan)
     cases = open_cases(manifest, label_set_name)
+    check_folder(out, "search", {})
     with noted_warnings() as notes:
         result = search(what, cases.all(), out, mode=mode, jobs=jobs, scheduler=scheduler, progress=progress)
     parameters = {

@@ -32,7 +32,7 @@ from musclekit.workflows.measure import label_set_of
 from musclekit.workflows.numbers import write_table
 from musclekit.workflows.outcome import OnProgress
 from musclekit.workflows.record import RunRecord, file_hash, versions
-from musclekit.workflows.score_report import failures_of, lost_scores, metric_title, metrics_of, score_figures
+from musclekit.workflows.score_report import VOLUMES, failures_of, lost_scores, metric_title, metrics_of, score_figures
 
 __all__ = [
     "LABELS_FOLDER",
@@ -225,6 +225,8 @@ def summarise_scores(
             progress(steps.index(what), len(steps), what)
 
     figures, warnings = score_figures(whole, by=by, begin=begin)
+    if not set(VOLUMES) <= set(whole["metric"]):
+        warnings.append("the tables have no volumes: there is no Bland-Altman figure")
     begin("pictures")
     sections = _pictures(whole, metric, labels[0] if labels else "", cases, warnings)
     begin("tables")

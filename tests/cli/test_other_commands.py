@@ -14,7 +14,8 @@ from tests.cli.conftest import Command
 def test_help_names_every_command(command: Command) -> None:
     result = command("--help")
     assert result.returncode == 0
-    for name in ("demo", "segment", "measure", "phantom", "methods", "info", "validate"):
+    commands = "demo segment measure evaluate summarise search phantom methods info validate"
+    for name in commands.split():
         assert name in result.stdout
 
 
@@ -87,7 +88,10 @@ def test_validate_reads_plans(command: Command, tmp_path: Path) -> None:
         ("[method\n", "not TOML"),
         ("[grid]\nx = [1]\n", "'method' is a required property"),
         ('[method]\nname = "nope"\n', "unknown method 'nope'"),
-        ('[method]\nname = "threshold"\n[grid]\nlo = [1]\n', "the grid names 'lo'; the method has:"),
+        (
+            '[method]\nname = "threshold"\n[grid]\nlo = [1]\n',
+            "'threshold' has no parameter 'lo'; it has: hu_low",
+        ),
         ('[method]\nname = "threshold"\n[grid]\nhu_low = 1\n', "at [grid][hu_low]"),
     ],
 )
@@ -106,3 +110,28 @@ def test_validate_says_what_is_wrong_with_a_manifest(command: Command, tmp_path:
     assert command("validate", "nothing.csv").returncode == 2
     (tmp_path / "cases.docx").write_text("")
     assert "a manifest or score table is a .csv" in command("validate", "cases.docx").stderr
+
+
+def test_phantoms_of_single_legs(command: Command, tmp_path: Path) -> None:
+    result = command(
+        "phantom", "-o", "legs", "--subjects", 3, "--slices", 2, "--size", 48, "--leg", "alternate",
+        "--label-set", "muscle", "--quiet",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    manifest = pd.read_csv(tmp_path / "legs" / "manifest.csv")
+    assert list(manifest["side"]) == ["left", "right", "left"]
+    names = pd.read_csv(tmp_path / "legs" / "sub-01_mr_dseg.tsv", sep="\t")["name"]
+    assert list(names) == ["muscle"]
+    wrong = command("phantom", "-o", "none", "--leg", "middle", "--quiet")
+    assert wrong.returncode == 2
+    assert "leg is any of both, left, right, alternate, not 'middle'" in wrong.stderr
+    assert "unknown label set 'muscles'" in command("phantom", "-o", "none", "--label-set", "muscles").stderr
+
+
+def test_a_report_is_checked_against_its_schema(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"kind": "report"}')
+    result = command("validate", "report.json")
+    assert result.returncode == 2
+    assert "report report.json: 'title' is a required property" in result.stderr
+    (tmp_path / "report.json").write_text("no")
+    assert "not JSON" in command("validate", "report.json").stderr

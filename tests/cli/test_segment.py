@@ -129,3 +129,31 @@ def test_a_message_names_its_scan(command: Command, tmp_path: Path, ct_scan: Pat
     result = command("segment", "flat.nii.gz", "-o", "out", "--modality", "mr", "--quiet")
     assert result.returncode == 2
     assert result.stderr.startswith("error: flat.nii.gz: the image is constant")
+
+
+def test_a_method_that_learns_is_fitted_on_the_cases_first(
+    command: Command, cohort: Path, mr_scan: Path, tmp_path: Path
+) -> None:
+    scan, options = cohort / "sub-01_t1w.nii.gz", ("-o", "out", "--method", "spgc", "--modality", "t1w", "--quiet")
+    without = command("segment", scan, *options)
+    assert without.returncode == 2
+    assert "'spgc' needs annotated cases" in without.stderr
+    assert "--cases" in without.stderr
+    assert not (tmp_path / "out").exists()
+    result = command("segment", scan, *options, "--cases", cohort / "manifest.csv")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "sub-01_t1w_dseg.nii.gz").is_file()
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["parameters"]["cases"].endswith("manifest.csv")
+    batch = command("segment", scan, mr_scan, *options, "--cases", cohort / "manifest.csv", "--jobs", 2)
+    assert "sub-01_t1w" in batch.stdout, batch.stderr
+    assert (tmp_path / "out" / "sub-01_t1w" / "sub-01_t1w_dseg.nii.gz").is_file()
+
+
+def test_cases_without_label_maps_cannot_be_learnt_from(command: Command, cohort: Path, tmp_path: Path) -> None:
+    (cohort / "bare.csv").write_text("case_id,subject,image\na,a,sub-01_t1w.nii.gz\n")
+    result = command(
+        "segment", cohort / "sub-02_t1w.nii.gz", "-o", "out", "--method", "appearance", "--cases", cohort / "bare.csv"
+    )
+    assert result.returncode == 2
+    assert "case 'a' has no label map; annotated cases are needed" in result.stderr
