@@ -17,15 +17,15 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from musclekit.evaluation import score, write_scores
+from musclekit.evaluation.comparison import compare
 from musclekit.evaluation.search import Plan, SearchResult, read_plan, search
 from musclekit.image import Case, LabelMap
 from musclekit.io import read_labels
@@ -187,48 +187,26 @@ def score_tables(scores: pd.DataFrame, grades: Mapping[str, str]) -> list[str]:
     return lines[:-1]
 
 
-@dataclass(frozen=True)
-class Paired:
-    """A paired comparison by subject: median difference, its bootstrap interval, and Wilcoxon's signed-rank test."""
-
-    n: int
-    median: float
-    low: float
-    high: float
-    better: int
-    worse: int
-    p: float
-
-
-def paired(differences: pd.Series[float]) -> Paired:
-    values = differences.to_numpy()
-    resampled = stats.bootstrap(
-        (values,), np.median, n_resamples=9999, method="percentile", rng=np.random.default_rng(0)
-    )
-    low, high = resampled.confidence_interval
-    p = float(stats.wilcoxon(values).pvalue) if values.any() else 1.0
-    median = float(np.median(values))
-    return Paired(len(values), median, float(low), float(high), int((values > 0).sum()), int((values < 0).sum()), p)
-
-
 def pair_table(scores: pd.DataFrame, grades: Mapping[str, str]) -> list[str]:
-    """Paired comparisons of Dice by subject; Holm's correction over all rows of one group."""
+    """Paired comparisons of Dice by subject; Holm's correction over the rows of one group."""
     lines = [
-        "| subjects | method | against | n | median difference | 95 % | better / worse | Wilcoxon p | Holm p |",
+        "| subjects | method | against | n | median Dice | median difference | 95 % | Wilcoxon p | Holm p |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    of_dice = scores[scores["metric"] == "dice"]
-    there = set(of_dice["method"])
+    there = set(scores["method"])
     pairs = [pair for pair in PAIRS if there.issuperset(pair)]
-    for group, chosen in (("severe", {"severe"}), ("others", set(GRADES) - {"severe"})):
-        subjects = [subject for subject, grade in grades.items() if grade in chosen]
-        table = of_dice.pivot(index="subject", columns="method", values="value").loc[subjects]
-        compared = [paired(table[first] - table[second]) for first, second in pairs]
-        adjusted = multipletests([item.p for item in compared], method="holm")[1]
+    severe = scores["subject"].map(grades).eq("severe")
+    for group, rows in (("severe", scores[severe]), ("others", scores[~severe])):
+        compared = [
+            compare(rows[rows["method"].isin(pair)], metric="dice", label="muscle", baseline=pair[1]).iloc[0]
+            for pair in pairs
+        ]
+        adjusted = multipletests([item["p"] for item in compared], method="holm")[1]
         for (first, second), item, p in zip(pairs, compared, adjusted, strict=True):
             lines.append(
-                f"| {group} | {METHODS[first]} | {METHODS[second]} | {item.n} | {item.median:+.3f} |"
-                f" {item.low:+.3f} to {item.high:+.3f} | {item.better} / {item.worse} | {item.p:.4f} | {p:.4f} |"
+                f"| {group} | {METHODS[first]} | {METHODS[second]} | {item['n']} |"
+                f" {item['value']:.3f}, {item['baseline_value']:.3f} | {item['difference']:+.3f} |"
+                f" {item['low']:+.3f} to {item['high']:+.3f} | {item['p']:.4f} | {p:.4f} |"
             )
     return lines
 
