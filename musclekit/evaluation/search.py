@@ -17,7 +17,7 @@ import itertools
 import json
 import math
 import tomllib
-import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -42,21 +42,21 @@ from musclekit.errors import (
     SegmentationError,
     unknown_name,
 )
-from musclekit.evaluation.harness import image_for
+from musclekit.evaluation.case_scores import CaseScorer, reason
+from musclekit.evaluation.harness import image_for, noting
 from musclekit.evaluation.scores import (
     METRICS,
     ReferenceScorer,
     common_label_set,
-    failed,
     known_metrics,
     params_id,
     params_table,
-    score_table,
     write_scores,
 )
 from musclekit.evaluation.units import Finished, Unit, UnitResult, Workers
 from musclekit.image import Case, LabelMap
 from musclekit.io import replacing, write_label_table, write_labels
+from musclekit.labels import LabelSet
 from musclekit.memory import Memory, fingerprint, remembering
 from musclekit.protocols import Segmenter
 from musclekit.schemas import check_schema
@@ -262,6 +262,7 @@ class _Study:
     cases: tuple[tuple[Case, ...], ...]
     metric: str
     label: str | None
+    label_set: LabelSet
 
     def without(self, left_out: Sequence[int]) -> list[Case]:
         """Return the cases of all subjects but some."""
@@ -317,6 +318,11 @@ def search(
     WorkerError
         If workers keep dying. What was done is kept.
 
+    Warns
+    -----
+    UserWarning
+        What methods warned of, wherever they ran; each text once.
+
     Notes
     -----
     A point on which a case failed is ranked behind all on which fewer failed; then by the mean over subjects of the
@@ -340,8 +346,10 @@ def search(
     told = _Progress(progress, total, study)
     with workers:
         tried = {}
+        notes: set[str] = set()
         for done in workers.run(_try_all, units):
             tried[done.unit.arguments[0]] = done.result.tables["values"]
+            notes |= set(done.result.tables["warnings"]["text"])
             _stop_if_nothing_works(tried, folder)
             told.add(done)
         grid = pd.concat([tried[out] for out in left_out], ignore_index=True)
@@ -355,7 +363,10 @@ def search(
         scored: dict[int, UnitResult] = {}
         for done in workers.run(_score_chosen, final):
             scored[done.unit.arguments[0]] = done.result
+            notes |= set(done.result.tables["warnings"]["text"])
             told.add(done)
+    for text in sorted(notes):
+        warnings.warn(text, UserWarning, stacklevel=2)
     return _written(study, mode, chosen, scored, values, folder)
 
 
@@ -392,7 +403,7 @@ def _study(plan: Plan, cases: Sequence[Case], least: int) -> _Study:
     ids = tuple(params_id(registry.describe(_built(plan.method, point))) for point in plan.points)
     subjects = tuple(by_subject)
     gathered = tuple(tuple(of_subject) for of_subject in by_subject.values())
-    return _Study(dict(plan.method), plan.points, ids, subjects, gathered, plan.metric, plan.label)
+    return _Study(dict(plan.method), plan.points, ids, subjects, gathered, plan.metric, plan.label, method.label_set)
 
 
 def _claim(folder: Path, plan: Plan, study: _Study) -> str:
@@ -411,19 +422,19 @@ def _claim(folder: Path, plan: Plan, study: _Study) -> str:
     about = json.loads(json.dumps(about, sort_keys=True, default=str))
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     path = folder / "plan.json"
-    if path.is_file():
+    if any((folder / "units").glob("*.zip")):
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
             differing = [name for name in about if before[name] != about[name]]
-        except (ValueError, KeyError, TypeError):
-            raise FormatError(f"{path}: damaged; choose another folder for the results") from None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise FormatError(
+                f"{path}: missing or damaged, though there are results beside it; choose another folder"
+            ) from None
         if differing:
             raise InputError(
                 f"{folder} holds the results of another search ({', '.join(differing)} differ): results are never "
                 "mixed, choose another folder"
             )
-    elif (folder / "units").is_dir():
-        raise InputError(f"{folder} holds units of a search, but not its plan.json: choose another folder")
     else:
         _check_ranges(study)
         with replacing(path) as temporary:
@@ -454,7 +465,8 @@ def _check_ranges(study: _Study) -> None:
         for name, value in point.items():
             first.setdefault(json.dumps([name, value], default=str), n)
     training = study.without((0,))
-    with remembering(Memory()):
+    # The units warn of the same.
+    with remembering(Memory()), noting([], ""):
         for n in sorted(set(first.values()) or {0}):
             _fitted(study, study.points[n], training)
 
@@ -464,21 +476,34 @@ def _check_ranges(study: _Study) -> None:
 
 def _try_all(study: _Study, left_out: tuple[int, ...]) -> UnitResult:
     """Fit every point on all subjects but some, and score it on these."""
+    notes: list[str] = []
+    with noting(notes, study.method["name"]):
+        rows = _tried_rows(study, left_out)
+    return UnitResult({"values": pd.DataFrame(rows, columns=_VALUES), "warnings": _table_of(notes)})
+
+
+def _tried_rows(study: _Study, left_out: tuple[int, ...]) -> list[tuple[Any, ...]]:
     training = study.without(left_out)
     fitted = [_fitted(study, point, training) for point in study.points]
     rows = []
     for s in left_out:
         fold = next((other for other in left_out if other != s), s)
         for case in study.cases[s]:
-            scorer = _scorer(study, case, (study.metric,), slices=False)
+            reference = cast(LabelMap, case.reference)
+            target = common_label_set(study.label_set, reference.label_set)
+            scorer = ReferenceScorer(reference, label_set=target, metrics=(study.metric,), slices=False)
             # All points on one case after the other: what they share is then at hand.
             for n, method in enumerate(fitted):
                 value, status = (math.nan, method) if isinstance(method, str) else _tried(method, case, scorer, study)
                 rows.append((n, fold, s, case.id, value, status))
-    return UnitResult({"values": pd.DataFrame(rows, columns=_VALUES)})
+    return rows
 
 
 _VALUES = ["point", "fold", "subject", "case_id", "value", "status"]
+
+
+def _table_of(notes: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame({"text": pd.Series(list(dict.fromkeys(notes)), dtype=object)})
 
 
 def _fitted(study: _Study, point: Mapping[str, Any], training: Sequence[Case]) -> Segmenter | str:
@@ -509,50 +534,42 @@ def _value(scorer: ReferenceScorer, labels: LabelMap, label: str | None) -> floa
     return math.fsum(found) / len(found) if found else math.nan
 
 
-def _scorer(study: _Study, case: Case, metrics: Sequence[str], *, slices: bool) -> ReferenceScorer:
-    reference = cast(LabelMap, case.reference)
-    method: Segmenter = _built(study.method, study.points[0])
-    target = common_label_set(method.label_set, reference.label_set)
-    return ReferenceScorer(reference, label_set=target, metrics=metrics, slices=slices)
-
-
 def _score_chosen(study: _Study, s: int, point: int) -> UnitResult:
     """Fit the chosen point on all subjects but one, and measure it on this one in every way."""
+    notes: list[str] = []
+    with noting(notes, study.method["name"]):
+        scores, arrays = _scored(study, s, point)
+    return UnitResult({"scores": scores, "warnings": _table_of(notes)}, arrays)
+
+
+def _scored(study: _Study, s: int, point: int) -> tuple[pd.DataFrame, dict[str, NDArray[Any]]]:
     method = _fitted(study, study.points[point], study.without((s,)))
     tables, arrays = [], {}
     for n, case in enumerate(study.cases[s]):
-        scorer = _scorer(study, case, tuple(METRICS), slices=True)
-        keys: dict[str, Any] = {
-            "case_id": case.id,
-            "subject": case.subject,
-            "method": study.method["name"],
-            "params_id": study.params_ids[point],
-            "side": case.side,
-            "fold": study.subjects[s],
-        }
+        scorer = CaseScorer(case, tuple(METRICS))
         try:
             if isinstance(method, str):
                 raise SegmentationError(method.removeprefix(_FAILED))
             labels = method.segment(case.image)
-            tables.append(score_table(scorer.scores(labels), **keys))
+            tables.append(scorer.table(labels, **_keys(study, s, point)))
             arrays[f"labels-{n:03d}"] = labels.voxels
         except Exception as problem:
-            why = _why(problem).removeprefix(_FAILED)
-            tables.append(failed(why, **keys, label_set=scorer.label_set, metrics=tuple(METRICS)))
-    return UnitResult({"scores": pd.concat(tables, ignore_index=True)}, arrays)
+            tables.append(scorer.failed(reason(problem), study.label_set, **_keys(study, s, point)))
+    return pd.concat(tables, ignore_index=True), arrays
+
+
+def _keys(study: _Study, s: int, point: int | None) -> dict[str, str]:
+    """Return the key of the rows of a fold."""
+    id_ = "" if point is None else study.params_ids[point]
+    return {"method": study.method["name"], "params_id": id_, "fold": study.subjects[s]}
 
 
 _FAILED = "failed: "
 
 
 def _why(problem: Exception) -> str:
-    """Return the status of what failed, in one line."""
-    if isinstance(problem, MusclekitError):
-        text = str(problem)
-    else:
-        where = traceback.extract_tb(problem.__traceback__)[-1]
-        text = f"unexpected {type(problem).__name__} in {Path(where.filename).name}:{where.lineno}: {problem}"
-    return _FAILED + (" ".join(text.split()) or "no reason given")
+    """Return the status of what failed."""
+    return _FAILED + (" ".join(reason(problem).split()) or "no reason given")
 
 
 # --- the choice ------------------------------------------------------------------------------------------------------
@@ -690,7 +707,6 @@ def _written(
     folder: Path,
 ) -> SearchResult:
     """Gather the results and write them."""
-    label_set = _built(study.method, study.points[0]).label_set
     tables = []
     for s, of_subject in enumerate(study.cases):
         if s in scored:
@@ -698,11 +714,11 @@ def _written(
         for n, case in enumerate(of_subject):
             path = folder / "labels" / f"{case.id}_dseg.nii.gz"
             if s not in scored:
-                keys = {"case_id": case.id, "subject": case.subject, "method": study.method["name"]}
-                tables.append(failed("no point of the grid works on the other subjects", **keys, fold=case.subject))
+                why = "no point of the grid works on the other subjects"
+                tables.append(CaseScorer(case, tuple(METRICS)).failed(why, study.label_set, **_keys(study, s, None)))
             elif f"labels-{n:03d}" in scored[s].arrays:
-                write_labels(LabelMap(scored[s].arrays[f"labels-{n:03d}"], case.image.grid, label_set), path)
-                write_label_table(label_set, folder / "labels" / f"{case.id}_dseg.tsv")
+                write_labels(LabelMap(scored[s].arrays[f"labels-{n:03d}"], case.image.grid, study.label_set), path)
+                write_label_table(study.label_set, folder / "labels" / f"{case.id}_dseg.tsv")
                 continue
             path.unlink(missing_ok=True)  # of another mode
     scores = pd.concat(tables, ignore_index=True)
