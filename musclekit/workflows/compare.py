@@ -94,7 +94,9 @@ def compare_scores(
         "correction": correction,
     }
     failures = failures_of(rows)
-    shown = found.drop(columns=["metric", "unit", "level", "test", "correction", "left_out"])
+    shown = found.drop(
+        columns=["metric", "unit", "level", "test", "correction", "mean_difference", "statistic", "left_out"]
+    )
     how = {"wilcoxon": "Wilcoxon's signed-rank test", "t": "the paired t test"}[test]
     write_report(
         Report(

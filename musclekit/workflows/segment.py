@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -262,11 +262,17 @@ def _outcomes(work: Sequence[_Job], jobs: int) -> Iterator[ScanOutcome]:
         return
     from joblib import Parallel, delayed, parallel_config
 
+    given = {item.name: item for item in work}
+    # A worker may be one of an earlier call, made in another working directory.
+    absolute = [replace(item, path=item.path.absolute(), folder=item.folder.absolute()) for item in work]
     # One thread a worker: the processes are what runs in parallel.
     with parallel_config(backend="loky", inner_max_num_threads=1):
-        yield from Parallel(n_jobs=min(jobs, len(work)), return_as="generator_unordered")(
-            delayed(_segment_or_fail)(item, one_thread=True) for item in work
+        outcomes = Parallel(n_jobs=min(jobs, len(work)), return_as="generator_unordered")(
+            delayed(_segment_or_fail)(item, one_thread=True) for item in absolute
         )
+        for outcome in outcomes:
+            item = given[outcome.name]
+            yield replace(outcome, path=item.path, folder=None if outcome.folder is None else item.folder)
 
 
 def _segment_or_fail(job: _Job, *, one_thread: bool = False) -> ScanOutcome:

@@ -146,7 +146,7 @@ def test_a_method_that_learns_is_fitted_on_the_cases_first(
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["parameters"]["cases"].endswith("manifest.csv")
     batch = command("segment", scan, mr_scan, *options, "--cases", cohort / "manifest.csv", "--jobs", 2)
-    assert "sub-01_t1w" in batch.stdout, batch.stderr
+    assert "sub-01_t1w: out" in batch.stdout, batch.stderr + batch.stdout
     assert (tmp_path / "out" / "sub-01_t1w" / "sub-01_t1w_dseg.nii.gz").is_file()
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from musclekit.errors import SchemaError
-from musclekit.report import bland_altman, boxplot, not_drawn, sensitivity_map
+from musclekit.report import bland_altman, boxplot, differences, not_drawn, sensitivity_map
 
 
 def texts(svg: str) -> list[str]:
@@ -98,6 +98,29 @@ def test_bland_altman_gives_bias_and_limits() -> None:
     assert "3 of 6 pairs lack a number and are not drawn" in bland_altman(lacking).caption
     with pytest.raises(SchemaError, match="there is no pair of volumes to draw"):
         bland_altman(volumes().assign(reference=np.nan))
+
+
+def test_differences_are_drawn_with_interval_and_p() -> None:
+    pairs = pd.DataFrame(
+        {
+            "label": ["muscle"] * 3,
+            "method": ["gc", "spgc", "lost"],
+            "baseline": ["gmm"] * 3,
+            "n": [10, 10, 0],
+            "difference": [0.1, -0.02, np.nan],
+            "low": [0.05, -0.04, np.nan],
+            "high": [0.15, 0.01, np.nan],
+            "level": [0.95] * 3,
+            "p_corrected": [0.0004, 0.12, np.nan],
+        }
+    )
+    figure = differences(pairs, what="Dice")
+    assert "gc − gmm +0.1 (+0.05 to +0.15), n 10, p < 0.001" in figure.alt
+    assert "lost − gmm unknown, n 0, no test" in figure.alt
+    assert {"spgc − gmm", "n 10, p 0.120"} <= set(texts(figure.svg))
+    assert "95 % bootstrap interval" in figure.caption
+    with pytest.raises(SchemaError, match="there is no pair of methods to draw"):
+        differences(pairs.head(0), what="Dice")
 
 
 def test_the_map_shows_the_mean_over_the_other_parameters() -> None:
