@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 from sklearn.base import clone
 
+import musclekit
 from musclekit import registry
 from musclekit.errors import InputError, LeakError, NotFittedError, ParameterError
 from musclekit.evaluation.case_scores import CaseScorer, reason
@@ -148,22 +149,11 @@ def evaluate(
         units = _units_of_cases(cases, named=folder is not None)
         total = len(cases) * len(methods) if isinstance(cases, Sized) else 0
         work: Callable[..., UnitResult] = _work_on_case
-        each = len(methods)
     else:
-        known = list(cases)
-        subjects = subjects_of(known)
-        if not known:
-            raise InputError("there is no case to evaluate on")
-        check_folds(splits, subjects)
-        study.cases.update({case.id: case for case in known})
-        units = iter(
-            Unit(f"fold-{f:03d}-{m:02d}", (f, name), weight=len(fold.train) + len(fold.test))
-            for f, fold in enumerate(splits)
-            for m, name in enumerate(methods)
-        )
-        total = len(splits) * len(methods)
+        of_folds = _units_of_folds(study, cases)
+        units, total = iter(of_folds), len(of_folds)
         work = _work_on_fold
-        each = 1
+    each = len(methods) if splits is None else 1
     identity = "" if folder is None else _claim(folder, study)
     kept = None if folder is None else folder / UNITS_FOLDER
     results: dict[str, UnitResult] = {}
@@ -211,6 +201,20 @@ def _units_of_cases(cases: Iterable[Case], *, named: bool) -> Iterator[Unit]:
         yield Unit(f"case-{number:05d}{content}", (case,))
 
 
+def _units_of_folds(study: _Study, cases: Iterable[Case]) -> list[Unit]:
+    """Check the folds, let all units share the cases, and make a unit of each method in each fold."""
+    known = list(cases)
+    if not known:
+        raise InputError("there is no case to evaluate on")
+    check_folds(study.folds, subjects_of(known))
+    study.cases.update({case.id: case for case in known})
+    return [
+        Unit(f"fold-{f:03d}-{m:02d}", (f, name), weight=len(fold.train) + len(fold.test))
+        for f, fold in enumerate(study.folds)
+        for m, name in enumerate(study.methods)
+    ]
+
+
 def _content(case: Case) -> str:
     images = {str(contrast): image for contrast, image in case.images.items()}
     return fingerprint((case.id, case.subject, images, case.reference, case.side))[:16]
@@ -227,7 +231,9 @@ def _claim(folder: Path, study: _Study) -> str:
     folds = [(fold.name, fold.train, fold.test) for fold in study.folds]
     kept_labels = study.labels_folder is not None
     contents = [_content(case) for case in study.cases.values()]
-    identity = fingerprint((prints, study.metrics, study.label_set, folds, contents, kept_labels))
+    identity = fingerprint(
+        (musclekit.__version__, prints, study.metrics, study.label_set, folds, contents, kept_labels)
+    )
     about = folder / IDENTITY_FILE
     if about.is_file():
         try:
@@ -237,7 +243,8 @@ def _claim(folder: Path, study: _Study) -> str:
         # A call that was refused before its first result has left nothing to be mixed up with.
         if earlier != identity and any((folder / UNITS_FOLDER).glob("*.zip")):
             raise InputError(
-                f"{folder} holds an evaluation of other methods, parameters, metrics or folds; choose another folder"
+                f"{folder} holds an evaluation of other methods, parameters, metrics or folds, or by another version; "
+                "choose another folder"
             )
     with replacing(about) as temporary:
         plain = {"identity": identity, "methods": list(study.methods), "metrics": list(study.metrics)}
