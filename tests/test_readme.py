@@ -41,6 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_image(render(phantom, Contrast.WATER), here / "water.nii.gz")
     muscles = phantom.labels.mapped(label_mapping(phantom.labels.label_set, label_set("huashan-11")))
     write_labels(muscles, here / "labels.nii.gz")
+    (plan,) = blocks("toml")
+    (here / "plan.toml").write_text(plan, encoding="utf-8")
     return here
 
 

@@ -1,0 +1,78 @@
+"""Every example in the documents is what its schema says, and the page on studies runs as it stands."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from musclekit.cli.app import app
+from musclekit.workflows import validate_file
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+STUDY = ROOT / "docs" / "search.md"
+
+#: Language of a block to the ending that ``musclekit validate`` goes by.
+ENDINGS = {"toml": ".toml", "csv": ".csv", "json": ".json"}
+
+
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """Language and content of each fenced block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+EXAMPLES = [
+    pytest.param(language, content, id=f"{path.name}-{number}")
+    for path in DOCUMENTS
+    for number, (language, content) in enumerate(blocks(path))
+    if language in ENDINGS
+]
+
+
+def test_there_are_examples_of_every_kind() -> None:
+    kinds = {param.values[0] for param in EXAMPLES}
+    assert {"toml", "csv"} <= kinds
+    assert len(EXAMPLES) >= 4
+
+
+@pytest.mark.parametrize(("language", "content"), EXAMPLES)
+def test_an_example_validates(language: str, content: str, tmp_path: Path) -> None:
+    file = tmp_path / f"example{ENDINGS[language]}"
+    file.write_text(content, encoding="utf-8")
+    if language == "csv":
+        # A manifest is checked with the files that it names.
+        for row in csv.DictReader(io.StringIO(content)):
+            for column in ("image", "labels"):
+                if row.get(column):
+                    (tmp_path / row[column]).parent.mkdir(parents=True, exist_ok=True)
+                    (tmp_path / row[column]).touch()
+    assert validate_file(file)["kind"] in {"plan", "manifest", "scores", "report"}
+
+
+@pytest.mark.slow
+def test_the_study_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plans = [content for language, content in blocks(STUDY) if language == "toml"]
+    (tmp_path / "plan.toml").write_text(plans[0], encoding="utf-8")
+    lines = [line for language, content in blocks(STUDY) if language == "sh" for line in content.splitlines()]
+    commands = [words[1:] for line in lines if (words := shlex.split(line, comments=True))]
+    assert len(commands) >= 7
+    for words in commands:
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, (words, result.stderr)
+    named = re.findall(r"^\| `([\w./`, ]+)` \|", STUDY.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    files = [name.strip("` ") for cell in named for name in cell.split(",")]
+    assert len(files) >= 9
+    for name in files:
+        assert (tmp_path / "runs" / "spgc" / name).exists(), name
+    report = json.loads((tmp_path / "runs" / "spgc" / "report.json").read_text(encoding="utf-8"))
+    assert not any("optimistic" in warning for warning in report["warnings"])
+    for report_file in tmp_path.glob("runs/*/report.json"):
+        assert validate_file(report_file)["kind"] == "report"
