@@ -12,9 +12,16 @@ from sklearn.utils.metaestimators import available_if
 from musclekit.errors import ModalityError
 from musclekit.image import Case, Contrast, Image, LabelMap, ProbabilityMap
 from musclekit.labels import LabelSet
+from musclekit.memory import remembered
 from musclekit.protocols import ProbabilisticSegmenter, Refiner, Segmenter, Translator
 
 __all__ = ["Refined", "Translated"]
+
+
+@remembered()
+def _translation(translator: Translator, image: Image) -> Image:
+    """Translate: the same image whatever the parameters of the segmenter behind it, so a search does it once."""
+    return translator.translate(image)
 
 
 def _segmenter_is_probabilistic(method: Translated) -> bool:
@@ -68,7 +75,7 @@ class Translated(BaseEstimator):
             has = f"{image.contrast}{f' ({image.domain})' if image.domain else ''}"
             wants = f"{source.contrast}{f' ({source.grade})' if source.grade else ''}"
             raise ModalityError(f"the translator starts from {wants}; this image is {has}")
-        fake = self.translator.translate(image)
+        fake = _translation(self.translator, image)
         if fake.contrast not in self.segmenter.contrasts:
             takes = ", ".join(sorted(self.segmenter.contrasts))
             raise ModalityError(f"the translator gives {fake.contrast}; the segmenter takes {takes}")

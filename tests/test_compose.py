@@ -10,6 +10,7 @@ from musclekit.compose import Refined, Translated
 from musclekit.errors import ModalityError
 from musclekit.image import Case, Contrast, Domain, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
+from musclekit.memory import Memory, remembering
 from musclekit.protocols import ProbabilisticSegmenter
 from musclekit.registry import build
 from musclekit.testing import example_image
@@ -54,6 +55,15 @@ def test_identity_changes_nothing() -> None:
     alone = build("threshold").segment(image)
     fed = Translated(translator=Identity(), segmenter=build("threshold")).segment(image)
     assert np.array_equal(alone.voxels, fed.voxels)
+
+
+def test_a_translation_is_made_once_whatever_the_segmenters_parameters() -> None:
+    image = example_image(Contrast.T1W)
+    plan: dict[str, Any] = {"name": "translated", "translator": {"name": "n4"}, "segmenter": {"name": "graphcut"}}
+    with remembering(Memory()) as memory:
+        for smoothness in (0.1, 0.2):
+            build(**plan, translator__n_iterations=(2,), segmenter__smoothness=smoothness).translate(image)
+    assert memory.computed["musclekit.compose._translation"] == 1
 
 
 def test_the_translation_is_segmented_and_the_mask_lies_on_the_image() -> None:
