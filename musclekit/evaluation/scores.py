@@ -37,6 +37,12 @@ from musclekit.metrics import (
     dice_of_counts,
     hausdorff,
     hausdorff95,
+    hausdorff95_max,
+    jaccard_of_counts,
+    positive_predictive_value_of_counts,
+    sensitivity_of_counts,
+    specificity_of_counts,
+    surface_dice,
     surface_distances,
     volume_error_of_counts,
 )
@@ -85,6 +91,10 @@ class _Counts:
 #: Measures of overlap, taken of volumes and of slices.
 _OVERLAP: Mapping[str, Callable[[_Counts], NDArray[np.float64]]] = {
     "dice": lambda n: dice_of_counts(n.common, n.found, n.wanted),
+    "jaccard": lambda n: jaccard_of_counts(n.common, n.found, n.wanted),
+    "sensitivity": lambda n: sensitivity_of_counts(n.common, n.wanted),
+    "specificity": lambda n: specificity_of_counts(n.common, n.found, n.wanted, n.size),
+    "ppv": lambda n: positive_predictive_value_of_counts(n.common, n.found),
 }
 #: Measures of volume, of voxels found and wanted and the volume of a voxel in ml.
 _VOLUME: Mapping[str, Callable[[int, int, float], float]] = {
@@ -99,13 +109,15 @@ _DISTANCE: Mapping[str, Callable[[SurfaceDistances], float]] = {
     "asd": average_surface_distance,
     "hd": hausdorff,
     "hd95": hausdorff95,
+    "hd95_max": hausdorff95_max,
+    "surface_dice_2mm": lambda distances: surface_dice(distances, 2.0),
 }
 
 #: Everything that can be measured, and its unit.
 METRICS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(_OVERLAP, "")
     | {"volume": "ml", "reference_volume": "ml", "volume_error": "ml", "relative_volume_error": "%"}
-    | dict.fromkeys(_DISTANCE, "mm")
+    | {name: "" if name.startswith("surface_dice") else "mm" for name in _DISTANCE}
 )
 
 #: What is measured where nothing else is asked for.
@@ -247,7 +259,8 @@ class ReferenceScorer:
         Whether the measures of overlap are taken of each slice too.
     legs : sequence of Leg
         Two legs (`musclekit.anatomy.split_legs`): each side is then scored by itself, though the labels do not tell
-        the sides apart. None: as the label set has it.
+        the sides apart, and a leg without any label in the reference counts as not annotated. None: as the label
+        set has it.
 
     Attributes
     ----------
@@ -287,6 +300,9 @@ class ReferenceScorer:
         self._codes = self._positions[self._wanted.voxels]
         self._found_codes: dict[LabelSet, NDArray[Any]] = {}
         self._boxes = _boxes(self._wanted)
+        # Nobody has a thigh without muscle: where only one leg has labels, the other was not annotated.
+        annotated = {label.side for label in self.label_set if label.id in self._boxes}
+        self._unknown = {leg.side for leg in self._legs} - annotated if annotated else set()
 
     def _in_set(self, labels: LabelMap) -> LabelMap:
         """Return labels in the set compared in."""
@@ -309,7 +325,7 @@ class ReferenceScorer:
         list of Score
             For every label of the set, each metric over the volume, then each measure of overlap in each slice that
             either map has the label in. ``status`` is ``undefined`` (value NaN) where there is nothing to divide by,
-            as where both masks are empty, else ``ok``.
+            as where both masks are empty, and on a leg that is not annotated, else ``ok``.
 
         Raises
         ------
@@ -338,7 +354,11 @@ class ReferenceScorer:
                     value = _DISTANCE[metric](distances[k])
                 else:
                     value = _VOLUME[metric](*sizes, ml)
+                if label.side in self._unknown and metric != "volume":
+                    value = np.nan
                 rows.append(_row(label, None, metric, value))
+            if label.side in self._unknown:
+                continue
             for metric, values in planes.items():
                 rows += [
                     _row(label, int(z), metric, float(values[z, k])) for z in np.flatnonzero(in_slice[:, k]).tolist()

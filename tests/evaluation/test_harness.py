@@ -383,6 +383,21 @@ def test_a_scan_of_two_legs_gives_rows_a_side(swapped: bool) -> None:
     assert (volume[larger], volume[smaller]) == (1, 0)
 
 
+def test_a_leg_that_nobody_annotated_is_not_scored() -> None:
+    both = two_legs()
+    left = both.reference.with_voxels(np.where(np.arange(160) < 80, both.reference.voxels, 0))
+    scores = evaluate({"m": Bright(0)}, [replace(both, reference=left)], ("dice", "volume", "asd"))
+    known = scores[scores["side"] == "left"]
+    assert (known["status"] == "ok").all()
+    assert (known.loc[known["metric"] == "dice", "value"] == 1).all()
+    unknown = scores[scores["side"] == "right"].set_index("metric")
+    assert list(unknown.index) == ["dice", "volume", "asd"]
+    assert list(unknown["status"]) == ["undefined", "ok", "undefined"]
+    assert unknown.loc["volume", "value"] == pytest.approx(4 * 15**2 * 0.02)
+    nothing = replace(both, reference=both.reference.with_voxels(np.zeros_like(left.voxels)))
+    assert set(evaluate({"m": Bright(0)}, [nothing], ("dice",))["value"]) == {0}
+
+
 def test_a_failure_on_two_legs_is_rows_a_side() -> None:
     scores = evaluate({"m": Bright(0, contrast=Contrast.T1W)}, [two_legs()], ("dice",))
     assert list(scores["side"]) == ["left", "right"]

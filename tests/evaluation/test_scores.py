@@ -6,24 +6,50 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pandas.testing import assert_frame_equal
 
-from musclekit.errors import FormatError, GeometryError, LabelError, MissingFileError, OutputError, SchemaError
+from musclekit.errors import (
+    FormatError,
+    GeometryError,
+    InputError,
+    LabelError,
+    MissingFileError,
+    OutputError,
+    SchemaError,
+)
 from musclekit.evaluation.scores import (
     COLUMNS,
     DEFAULT_METRICS,
     METRICS,
+    ReferenceScorer,
     common_label_set,
     failed,
     params_id,
     params_table,
     read_scores,
     score,
+    score_table,
     write_scores,
 )
 from musclekit.image import Grid, LabelMap
 from musclekit.labels import label_set
-from musclekit.metrics import average_surface_distance, dice, hausdorff95, surface_distances, volume_error
+from musclekit.metrics import (
+    average_surface_distance,
+    dice,
+    hausdorff,
+    hausdorff95,
+    hausdorff95_max,
+    jaccard,
+    positive_predictive_value,
+    sensitivity,
+    specificity,
+    surface_dice,
+    surface_distances,
+    volume_error,
+)
 from musclekit.schemas import check_schema
 
 GRID = Grid.from_spacing((4, 12, 14), (4.0, 1.0, 1.5))
@@ -68,6 +94,103 @@ def test_scores_are_those_of_the_plain_functions(seed: int, shape: tuple[int, in
         for z in range(shape[0]):
             if (a | b)[z].any():
                 assert value(frame, label.name, "dice", slice=z) == pytest.approx(dice(a[z], b[z]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_metric_is_that_of_the_plain_function(seed: int) -> None:
+    found, wanted = label_map(random_ids(seed)), label_map(random_ids(seed + 100))
+    frame = scored(found, wanted, metrics=tuple(METRICS))
+    everywhere = np.ones(GRID.shape[1:], bool)
+    for label in found.label_set:
+        a, b = found.voxels == label.id, wanted.voxels == label.id
+        distances = surface_distances(a, b, GRID.spacing)
+        expected = {
+            "jaccard": jaccard(a, b),
+            "sensitivity": sensitivity(a, b),
+            "specificity": specificity(a, b, np.ones_like(a)),
+            "ppv": positive_predictive_value(a, b),
+            "volume": a.sum() * GRID.voxel_volume_mm3 / 1000,
+            "reference_volume": b.sum() * GRID.voxel_volume_mm3 / 1000,
+            "hd": hausdorff(distances),
+            "hd95_max": hausdorff95_max(distances),
+            "surface_dice_2mm": surface_dice(distances, 2.0),
+        }
+        for metric, number in expected.items():
+            assert value(frame, label.name, metric) == pytest.approx(number)
+        assert value(frame, label.name, "ppv", slice=1) == pytest.approx(positive_predictive_value(a[1], b[1]))
+        assert value(frame, label.name, "specificity", slice=2) == pytest.approx(specificity(a[2], b[2], everywhere))
+    assert set(frame.loc[frame["slice"].notna(), "metric"]) == {"dice", "jaccard", "sensitivity", "specificity", "ppv"}
+    check_schema(json.loads(json.dumps(rows_of(frame))), "scores", "the table")
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, object]]:
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+
+def test_slices_can_be_left_out() -> None:
+    found, wanted = label_map(random_ids(0)), label_map(random_ids(7))
+    volume = scored(found, wanted, slices=False)
+    both = scored(found, wanted)
+    assert_frame_equal(volume, both[both["slice"].isna()].reset_index(drop=True))
+    assert len(both) > len(volume) == 3 * len(DEFAULT_METRICS)
+
+
+def test_the_metrics_keep_the_order_asked_for() -> None:
+    labels = label_map(random_ids(0))
+    assert list(scored(labels, labels, metrics=("hd95", "dice"), slices=False)["metric"]) == ["hd95", "dice"] * 3
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        (("dise",), "unknown metric 'dise'; did you mean 'dice'. Known: asd, dice, hd, hd95, hd95_max, jaccard, ppv"),
+        ((), "metrics are one or more names, each once, not none"),
+        (("dice", "asd", "dice"), "metrics are one or more names, each once, not dice, asd, dice"),
+    ],
+)
+def test_metrics_that_cannot_be_are_refused(metrics: tuple[str, ...], message: str) -> None:
+    labels = label_map(random_ids(0))
+    with pytest.raises(InputError, match=message):
+        scored(labels, labels, metrics=metrics)
+    with pytest.raises(InputError, match=message):
+        failed("no", case_id="c", subject="s", method="m", label_set=labels.label_set, metrics=metrics)
+
+
+def test_nothing_to_divide_by_is_undefined() -> None:
+    ids = np.zeros(GRID.shape, int)
+    ids[1, 3:6, 3:6] = 1
+    empty = np.zeros_like(ids)
+    metrics = ("dice", "sensitivity", "ppv", "volume")
+    missed = scored(label_map(empty), label_map(ids), metrics=metrics)
+    missed = missed[missed["label"] == "extensor"].fillna({"slice": 99}).set_index(["metric", "slice"])
+    assert missed.loc[("ppv", 99), "status"] == missed.loc[("ppv", 1), "status"] == "undefined"
+    assert missed.loc[("sensitivity", 99), "value"] == missed.loc[("dice", 1), "value"] == 0
+    assert (missed.loc[("volume", 99), "value"], missed.loc[("volume", 99), "status"]) == (0, "ok")
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["functional-3", "thigh-4", "huashan-11", "muscle"]))
+@settings(max_examples=25, deadline=None)
+def test_a_reference_made_ready_scores_as_one_that_is_not(seed: int, name: str) -> None:
+    reference, other = label_set("huashan-11"), label_set(name)
+    wanted = label_map(random_ids(seed, n=12), reference.name)
+    predictions = [label_map(random_ids(seed + k, n=len(s) + 1), s.name) for k, s in enumerate((other, reference))]
+    target = common_label_set(other, reference)
+    ready = ReferenceScorer(wanted, label_set=target, metrics=tuple(METRICS))
+    for prediction in predictions:
+        alone = scored(prediction, wanted, label_set=target, metrics=tuple(METRICS))
+        assert_frame_equal(alone, score_table(ready.scores(prediction), case_id="c1", subject="s1", method="m"))
+        mirrored, truth = (m.with_voxels(m.voxels[:, ::-1]) for m in (prediction, wanted))
+        turned = scored(mirrored, truth, label_set=target, metrics=tuple(METRICS))
+        assert_frame_equal(alone, turned)  # no metric knows which way is front
+        exchanged = scored(wanted, prediction, label_set=target, metrics=("dice", "jaccard", "asd", "hd95"))
+        same = alone[alone["metric"].isin(exchanged["metric"])].reset_index(drop=True)
+        assert_frame_equal(exchanged, same)
+
+
+def test_another_grid_is_refused_by_a_reference_made_ready() -> None:
+    labels = label_map(random_ids(0))
+    with pytest.raises(GeometryError, match="prediction and reference lie on two grids"):
+        ReferenceScorer(labels).scores(label_map(random_ids(0, shape=(3, 12, 14))))
 
 
 @pytest.mark.parametrize("plane", [0, 2, 3])
@@ -193,7 +316,7 @@ def test_other_columns_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_schema_takes_the_rows() -> None:
-    rows = table().astype(object).where(table().notna(), None).to_dict("records")
+    rows = rows_of(table())
     finite = [row for row in rows if row["value"] is None or np.isfinite(row["value"])]
     check_schema(json.loads(json.dumps(finite, allow_nan=False)), "scores", "the table")
     with pytest.raises(SchemaError, match=r"the table: at \[0\]\[metric\]: 'overlap' is not one of"):
