@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
 import traceback
 from collections.abc import Callable
 from typing import ParamSpec
@@ -46,6 +48,10 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(INTERRUPTED) from None
         except typer.Exit:
             raise
+        except BrokenPipeError:
+            # Whoever read the output has had enough, as `head` does; Python must not stumble over it at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(DONE) from None
         except Exception as problem:
             if Debug.on:
                 traceback.print_exc()

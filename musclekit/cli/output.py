@@ -135,7 +135,8 @@ def print_search(outcome: SearchOutcome, *, as_json: bool) -> None:
         _print_json({**outcome.result.summary, "report": str(outcome.report)})
         return
     _show_frame(outcome.result.folds)
-    _show_summary(summary_table(outcome.result.scores))
+    scores = outcome.result.scores
+    _show_summary(summary_table(scores[scores["metric"].isin([outcome.result.summary["metric"], ""])]))
     typer.echo(f"scores: {outcome.result.folder / 'scores.csv'}")
     typer.echo(f"report: {outcome.report}")
 

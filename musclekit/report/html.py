@@ -52,11 +52,14 @@ class Table:
         name.
     caption : str
         How to read it.
+    folded : bool
+        Whether the page shows its title alone until the reader opens it: for long tables that few need.
     """
 
     title: str
     frame: pd.DataFrame
     caption: str = ""
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ def render_report(report: Report) -> str:
         .render(
             report=report,
             scans=[_scan_view(scan, number) for number, scan in enumerate(report.scans, start=1)],
-            tables=[_table_view(table.frame, table.title, table.caption, others=True) for table in report.tables],
+            tables=[_report_table(table) for table in report.tables],
             glossary=_glossary(report),
             parameters=_flatten(report.parameters),
             tiles=report.tiles or _scan_tiles(report, warning_count),
@@ -205,6 +208,7 @@ class _TableView:
     columns: Sequence[Column]
     rows: Sequence[Sequence[_Cell]]
     left_out: int
+    folded: bool = False
 
 
 def _scan_view(scan: ScanSection, number: int) -> dict[str, Any]:
@@ -235,6 +239,11 @@ def _table_view(
         for row, reason in zip(rows, _reasons(head), strict=True):
             row[at] = replace(row[at], note=reason)
     return _TableView(title, caption, columns, rows, max(0, len(frame) - MAX_ROWS))
+
+
+def _report_table(table: Table) -> _TableView | None:
+    view = _table_view(table.frame, table.title, table.caption, others=True)
+    return None if view is None else replace(view, folded=table.folded)
 
 
 def _asymmetry_view(frame: pd.DataFrame | None, title: str) -> _TableView | None:

@@ -400,9 +400,7 @@ def differences(comparison: pd.DataFrame, *, what: str, unit: str = "", title: s
         canvas.tight_layout()
         svg = svg_of(canvas)
     level = f"{100 * float(comparison['level'].iloc[0]):g} %"
-    caption = (
-        f"Median over subjects of the difference; line: {level} bootstrap interval; p is corrected for all."
-    )
+    caption = f"Median over subjects of the difference; line: {level} bootstrap interval; p is corrected for all."
     return Figure(title, svg, f"Difference of {what}: {'; '.join(told)}.", caption)
 
 

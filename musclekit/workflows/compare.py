@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from musclekit.evaluation.comparison import Correction, Test, compare
+from musclekit.evaluation.comparison import Test, compare
 from musclekit.report import Report, Table, differences, paper_table, summary_table, write_report
+from musclekit.statistics import Correction
 from musclekit.workflows.numbers import write_table
 from musclekit.workflows.record import RunRecord, file_hash, versions
 from musclekit.workflows.score_report import failures_of, lost_scores, metric_title, score_figures

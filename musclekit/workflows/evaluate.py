@@ -36,7 +36,14 @@ from musclekit.workflows.measure import label_set_of
 from musclekit.workflows.numbers import write_table
 from musclekit.workflows.outcome import OnProgress
 from musclekit.workflows.record import RunRecord, check_folder, file_hash, versions
-from musclekit.workflows.score_report import failures_of, lost_scores, metric_title, metrics_of, score_figures
+from musclekit.workflows.score_report import (
+    every_metric,
+    failures_of,
+    lost_scores,
+    metric_title,
+    metrics_of,
+    score_figures,
+)
 from musclekit.workflows.segment import compose_method, noted_warnings
 
 __all__ = [
@@ -422,7 +429,7 @@ def _finish(
                     paper_table(summary, first),
                     lost_scores(scores, first),
                 ),
-                Table("Every metric", summary, "Undefined: both masks are empty; infinite: one of them is."),
+                every_metric(summary),
             ],
             figures=list(figures.values()),
             warnings=notes,

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from musclekit.report import Failure, Figure, bland_altman, boxplot, not_drawn
+from musclekit.report import Failure, Figure, Table, bland_altman, boxplot, not_drawn
 
 __all__ = [
     "METRIC_TITLES",
     "VOLUMES",
+    "every_metric",
     "failures_of",
     "lost_scores",
     "metric_title",
@@ -82,6 +83,13 @@ def score_figures(
     return figures | _volume_figures(whole, labels, warnings), warnings
 
 
+def every_metric(summary: pd.DataFrame) -> Table:
+    """Return the table of all metrics, to be opened by those who want it."""
+    return Table(
+        "Every metric", summary, "Undefined: both masks are empty; infinite: one of them is.", folded=len(summary) > 12
+    )
+
+
 def metrics_of(scores: pd.DataFrame) -> list[str]:
     """Return the metrics of a score table, in its order."""
     return [str(name) for name in dict.fromkeys(scores["metric"]) if name]
@@ -130,7 +138,9 @@ def lost_scores(scores: pd.DataFrame, metric: str) -> str:
 def _box_figure(rows: pd.DataFrame, metric: str, by: str | None, labels: Sequence[str]) -> Figure:
     title, unit = metric_title(metric)
     if by is not None and len(labels) > 1:
-        rows = rows.assign(group=rows["label"] + ", " + rows[by].astype(str))
+        # The groups of one structure stand together.
+        rows = rows.assign(group=rows["label"] + ", " + rows[by].astype(str), place=rows["label"].map(labels.index))
+        rows = rows.sort_values("place", kind="stable")
         group: str | None = "group"
     else:
         group = by if by is not None else ("label" if len(labels) > 1 else None)

@@ -13,10 +13,17 @@ import pandas as pd
 from musclekit.evaluation.search import Mode, Plan, SearchResult, read_plan, search
 from musclekit.report import Failure, Figure, Report, Table, paper_table, sensitivity_map, summary_table, write_report
 from musclekit.workflows.cases import open_cases
-from musclekit.workflows.evaluate import method_title
+from musclekit.workflows.evaluate import METRICS, method_title
 from musclekit.workflows.outcome import OnProgress
 from musclekit.workflows.record import RunRecord, check_folder, file_hash, versions
-from musclekit.workflows.score_report import failures_of, lost_scores, metric_title, metrics_of, score_figures
+from musclekit.workflows.score_report import (
+    every_metric,
+    failures_of,
+    lost_scores,
+    metric_title,
+    metrics_of,
+    score_figures,
+)
 from musclekit.workflows.segment import noted_warnings
 
 __all__ = ["OPTIMISTIC", "SearchOutcome", "search_parameters"]
@@ -137,7 +144,9 @@ def _report(
     scores, folds = result.scores, result.folds
     title, unit = metric_title(plan.metric)
     summary = summary_table(scores)
-    figures, undrawn = score_figures(scores)
+    # The table holds every metric there is; these are drawn.
+    drawn = {plan.metric, *METRICS, ""}
+    figures, undrawn = score_figures(scores[scores["metric"].isin(drawn)])
     warnings = [*warnings, *undrawn]
     nested = parameters["mode"] == "nested"
     how = "chosen in each fold without the subject it is scored on" if nested else "chosen once, on all left-out scores"
@@ -153,7 +162,7 @@ def _report(
             paper_table(summary, plan.metric if plan.metric in metrics_of(scores) else metrics_of(scores)[0]),
             lost_scores(scores, plan.metric),
         ),
-        Table("Every metric", summary, "Undefined: both masks are empty; infinite: one of them is."),
+        every_metric(summary),
         *_optimism(result.summary, title),
     ]
     return Report(

@@ -32,7 +32,15 @@ from musclekit.workflows.measure import label_set_of
 from musclekit.workflows.numbers import write_table
 from musclekit.workflows.outcome import OnProgress
 from musclekit.workflows.record import RunRecord, file_hash, versions
-from musclekit.workflows.score_report import VOLUMES, failures_of, lost_scores, metric_title, metrics_of, score_figures
+from musclekit.workflows.score_report import (
+    VOLUMES,
+    every_metric,
+    failures_of,
+    lost_scores,
+    metric_title,
+    metrics_of,
+    score_figures,
+)
 
 __all__ = [
     "LABELS_FOLDER",
@@ -182,7 +190,7 @@ def summarise_scores(
     metric : str
         The metric of the printed tables and of the choice of cases; every metric has its box plot.
     label : str, optional
-        Which structure; all of them where not given. The pictures go by the first.
+        Which structure; all of them where not given. The pictures go by the first of each method.
     manifest : Path, optional
         The manifest the scores were made on: its columns can part the cases, and its scans are drawn.
     by : str, optional
@@ -215,9 +223,10 @@ def summarise_scores(
     if metric not in set(table["metric"]):
         raise unknown_name("metric", metric, set(table["metric"]) - {""})
     whole = table[table["slice"].isna()]
+    if whole.empty:
+        raise InputError("the tables hold scores of single slices alone; a summary is of whole volumes")
     summary = summary_table(whole, by=[] if by is None else [by])
     printed = paper_table(summary, metric, by=by)
-    labels = [name for name in dict.fromkeys(whole["label"]) if name]
     steps = [*metrics_of(whole), "volumes", "pictures", "tables", "report"]
 
     def begin(what: str) -> None:
@@ -228,7 +237,7 @@ def summarise_scores(
     if not set(VOLUMES) <= set(whole["metric"]):
         warnings.append("the tables have no volumes: there is no Bland-Altman figure")
     begin("pictures")
-    sections = _pictures(whole, metric, labels[0] if labels else "", cases, warnings)
+    sections = _pictures(whole, metric, cases, warnings)
     begin("tables")
     for name, figure in figures.items():
         _write_text(figure.svg, out / "figures" / f"{name}.svg")
@@ -255,7 +264,7 @@ def summarise_scores(
         failures=failures,
         tables=[
             Table(f"{metric_title(metric)[0]}: median (quartiles)", printed, lost_scores(whole, metric)),
-            Table("Every metric", summary, "Undefined: both masks are empty; infinite: one of them is."),
+            every_metric(summary),
         ],
         figures=list(figures.values()),
         warnings=warnings,
@@ -292,16 +301,17 @@ def _parted(scores: pd.DataFrame, by: str | None, cases: ManifestCases | None) -
     return scores.assign(**{by: scores["case_id"].map(found)})
 
 
-def _pictures(
-    scores: pd.DataFrame, metric: str, label: str, cases: ManifestCases | None, warnings: list[str]
-) -> list[ScanSection]:
+def _pictures(scores: pd.DataFrame, metric: str, cases: ManifestCases | None, warnings: list[str]) -> list[ScanSection]:
     """Best, middle and worst case of each method, where scans and label maps are at hand."""
     if cases is None:
         warnings.append("no pictures of cases: they need the manifest (--manifest)")
         return []
     sections = []
-    rows = scores[(scores["metric"] == metric) & (scores["label"] == label) & np.isfinite(scores["value"])]
-    for method, mine in rows.groupby("method", sort=False):
+    for method, rows in scores[scores["metric"] == metric].groupby("method", sort=False):
+        mine = rows[(rows["label"] == rows["label"].iloc[0]) & np.isfinite(rows["value"])]
+        if mine.empty:
+            warnings.append(f"{method}: no pictures of cases: no {metric} is a finite number")
+            continue
         goodness = -mine["value"].abs() if metric in SMALLER_IS_BETTER else mine["value"]
         order = mine.loc[goodness.sort_values(kind="stable").index]
         chosen = {"worst": order.iloc[0], "median": order.iloc[(len(order) - 1) // 2], "best": order.iloc[-1]}
