@@ -8,16 +8,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from musclekit.errors import InputError, ParameterError, SchemaError, unknown_name
+from musclekit.statistics import Correction, adjusted_p, paired_t, wilcoxon_signed_rank
 
-__all__ = ["COMPARISON_COLUMNS", "Correction", "Test", "compare"]
+__all__ = ["COMPARISON_COLUMNS", "Test", "compare"]
 
 Test = Literal["wilcoxon", "t"]
-Correction = Literal["holm", "bonferroni"]
 
 #: Columns of a comparison, in order.
 COMPARISON_COLUMNS = (
@@ -28,9 +25,6 @@ COMPARISON_COLUMNS = (
 
 #: Why a score takes no part, the first that holds.
 _REASONS = ("failed", "unpaired", "undefined", "infinite")
-RESAMPLES = 10_000
-#: Up to so many differences without ties the signed-rank test is exact.
-EXACT_UP_TO = 50
 
 _KEY = ["case_id", "subject", "side", "label"]
 _NEEDED = (*_KEY, "slice", "method", "metric", "value", "unit", "status")
@@ -67,8 +61,7 @@ def compare(
         The method that all others are compared with; every pair of methods where not given, the later of the table
         with the earlier.
     test : {"wilcoxon", "t"}
-        Wilcoxon's signed-rank test (zero differences dropped; exact up to 50 differences without ties, else with the
-        normal approximation), or the paired t test; two-sided.
+        Wilcoxon's signed-rank test or the paired t test, two-sided; see `musclekit.statistics`.
     correction : {"holm", "bonferroni"}
         For the number of tests in the table that comes back.
     level : float
@@ -140,11 +133,7 @@ def compare(
         for other, method in pairs
     ]
     table = pd.DataFrame(found).assign(level=level, test=test, correction=correction)
-    p = table["p"].to_numpy(dtype=np.float64)
-    corrected = np.full(len(p), np.nan)
-    tested = np.isfinite(p)
-    if tested.any():
-        corrected[tested] = multipletests(p[tested], method=correction)[1]
+    corrected = adjusted_p(table["p"].to_numpy(), correction=correction)
     return table.assign(p_corrected=corrected)[list(COMPARISON_COLUMNS)]
 
 
@@ -184,11 +173,7 @@ def _paired(
         for v, s, case_id in zip(values, status, both["case_id"], strict=True)
     ]
     used = both[both["reason"] == ""]
-    mean = used.groupby(by, sort=True)[["a_value", "b_value"]].mean()
-    a, b = mean["a_value"].to_numpy(dtype=np.float64), mean["b_value"].to_numpy(dtype=np.float64)
-    difference = a - b
-    low, high = _interval(difference, level, seed)
-    statistic, p = _test(difference, test)
+    of_subjects = used.groupby(by)[["a_value", "b_value"]].mean()
     lost = both[both["reason"] != ""]
     # Where both methods failed so early there is no row at all.
     silent = sorted({case_id for name, case_id in nowhere if name in names} - set(both["case_id"]))
@@ -196,18 +181,12 @@ def _paired(
     named += [f"{case_id}: failed" for case_id in silent]
     counts = {reason: int((lost["reason"] == reason).sum()) for reason in _REASONS}
     counts["failed"] += len(silent)
-    nothing = not len(difference)
     return {
-        "n": len(difference),
+        "n": len(of_subjects),
         "scores": len(used),
-        "value": np.nan if nothing else float(np.median(a)),
-        "baseline_value": np.nan if nothing else float(np.median(b)),
-        "difference": np.nan if nothing else float(np.median(difference)),
-        "low": low,
-        "high": high,
-        "mean_difference": np.nan if nothing else float(difference.mean()),
-        "statistic": statistic,
-        "p": p,
+        "value": float(of_subjects["a_value"].median()),
+        "baseline_value": float(of_subjects["b_value"].median()),
+        **_estimates(used, by, test, level, seed),
         **counts,
         "left_out": "; ".join(named),
     }
@@ -228,29 +207,23 @@ def _reason(scores: Iterable[tuple[str, float, Any]], case_id: str, nowhere: set
     return next((reason for reason in _REASONS if reason in found), "")
 
 
-def _interval(difference: NDArray[np.float64], level: float, seed: int) -> tuple[float, float]:
-    """Percentile bootstrap interval of the median."""
-    if len(difference) < 2:
-        return np.nan, np.nan
-    picks = np.random.default_rng(seed).integers(0, len(difference), (RESAMPLES, len(difference)))
-    medians = np.median(difference[picks], axis=1)
-    low, high = np.quantile(medians, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def _test(difference: NDArray[np.float64], test: Test) -> tuple[float, float]:
-    """Statistic and two-sided p."""
-    if len(difference) < 2:
-        return np.nan, np.nan
-    if test == "t":
-        if np.ptp(difference) == 0:
-            return np.nan, np.nan
-        t = stats.ttest_1samp(difference, 0.0)
-        return float(t.statistic), float(t.pvalue)
-    nonzero = difference[difference != 0]
-    if not len(nonzero):
-        return 0.0, 1.0  # no subject speaks for either method
-    ties = len(np.unique(np.abs(nonzero))) < len(nonzero)
-    exact = len(nonzero) <= EXACT_UP_TO and not ties
-    ranks = stats.wilcoxon(nonzero, method="exact" if exact else "approx")
-    return float(ranks.statistic), float(ranks.pvalue)
+def _estimates(rows: pd.DataFrame, by: str, test: Test, level: float, seed: int) -> dict[str, float]:
+    """Difference, interval and test of paired scores."""
+    names = ("difference", "low", "high", "mean_difference", "statistic", "p")
+    found = dict.fromkeys(names, np.nan)
+    differences = (rows["a_value"] - rows["b_value"]).groupby(rows[by]).mean()
+    if not len(differences):
+        return found
+    found |= {"difference": float(differences.median()), "mean_difference": float(differences.mean())}
+    if len(differences) == 1:
+        return found
+    pairs = rows["a_value"].to_numpy(), rows["b_value"].to_numpy()
+    subjects = list(rows[by])
+    ranks = wilcoxon_signed_rank(*pairs, subjects=subjects, level=level, seed=seed)
+    found |= {"low": ranks.interval.low, "high": ranks.interval.high}
+    if test == "wilcoxon":
+        found |= {"statistic": ranks.statistic, "p": ranks.p}
+    elif np.ptp(differences.to_numpy()) > 0:
+        t = paired_t(*pairs, subjects=subjects, level=level)
+        found |= {"statistic": t.statistic, "p": t.p}
+    return found
