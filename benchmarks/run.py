@@ -10,7 +10,9 @@ from rich.console import Console
 
 from benchmarks.timing import Row, table
 
-MODULES = ("startup", "mixture", "components", "distances", "measures", "level_set", "graph_cut", "end_to_end")
+MODULES = (
+    "startup", "mixture", "components", "distances", "measures", "level_set", "graph_cut", "grid_search", "end_to_end",
+)  # fmt: skip
 
 
 def main() -> None:

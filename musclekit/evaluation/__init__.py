@@ -1,4 +1,7 @@
-"""Scores of methods on cases."""
+"""Scores of methods on cases.
+
+The search is `musclekit.evaluation.search.search`: the package does not hide that module behind its function.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from musclekit.evaluation.scores import (
     score_table,
     write_scores,
 )
+from musclekit.evaluation.search import Plan, SearchResult, check_plan, read_plan
 from musclekit.evaluation.splits import Fold, by_split, check_folds, k_folds, leave_one_subject_out, subjects_of
 
 __all__ = [
@@ -30,10 +34,13 @@ __all__ = [
     "METRICS",
     "CaseScorer",
     "Fold",
+    "Plan",
     "ReferenceScorer",
     "Score",
+    "SearchResult",
     "by_split",
     "check_folds",
+    "check_plan",
     "common_label_set",
     "compare",
     "evaluate",
@@ -45,6 +52,7 @@ __all__ = [
     "leave_one_subject_out",
     "params_id",
     "params_table",
+    "read_plan",
     "read_scores",
     "score",
     "score_case",

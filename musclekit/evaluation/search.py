@@ -28,7 +28,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import ParameterGrid
 
 from musclekit import registry
 from musclekit.errors import (
@@ -37,7 +36,6 @@ from musclekit.errors import (
     LabelError,
     MissingFileError,
     ModalityError,
-    MusclekitError,
     ParameterError,
     SegmentationError,
     unknown_name,
@@ -122,6 +120,8 @@ class Plan:
         ParameterError
             If a value is not a list, a list is empty, a point is named twice, or there is no grid of a name.
         """
+        from sklearn.model_selection import ParameterGrid  # takes a second
+
         grid = self._named_grid(self.grid) if isinstance(self.grid, str) else self.grid
         grids = [grid] if isinstance(grid, Mapping) else list(grid)
         for name, values in itertools.chain.from_iterable(part.items() for part in grids):

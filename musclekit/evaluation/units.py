@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -19,7 +20,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ __all__ = ["Finished", "Unit", "UnitResult", "Workers", "read_result", "write_re
 #: How long a scheduler may take to answer, and a cluster without workers to get one.
 CONNECT_S = 10
 FIRST_WORKER_S = 60
+#: When no unit is done for so long, it is looked whether there are workers at all.
+LOOK_S = 20
 #: So often in a row workers may die before a single unit is done.
 MOST_LOSSES = 3
 #: An idle worker process of a search whose main process was killed ends after this.
@@ -233,7 +236,9 @@ class Workers:
                     in_flight[future] = unit
                 if not in_flight:
                     return
-                done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
+                done, _ = wait(in_flight, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+                if not done:
+                    self._place.look()
                 finished: list[Finished] = []
                 problems: list[BaseException] = []
                 lost: BaseException | None = None
@@ -394,11 +399,14 @@ class _Here:
             future.set_result(_do(self._shared, *arguments))
         return future
 
+    def look(self) -> None:
+        """Do nothing: the process is there."""
+
     def restart(self) -> None:
-        """Nothing can be lost here."""
+        """Do nothing: nothing can be lost here."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
 class _Processes:
@@ -430,6 +438,9 @@ class _Processes:
 
     def submit(self, *arguments: Any) -> Future[UnitResult]:
         return self._pool.submit(_do_on_one_thread, self._shared, *arguments)
+
+    def look(self) -> None:
+        """Do nothing: a process that dies is told of at once."""
 
     def restart(self) -> None:
         self._stop()
@@ -468,12 +479,19 @@ class _Cluster:
         self.losses: tuple[type[BaseException], ...] = (
             distributed.scheduler.KilledWorker,
             distributed.client.FutureCancelledError,
+            # So ends what waits for shared data that no worker holds any more.
+            CancelledError,
         )
         self._address = address
         self._given = shared
+        # Dask tells of lost connections at length; one line of ours says it.
+        self._logger = logging.getLogger("distributed")
+        self._level = self._logger.level
+        self._logger.setLevel(logging.CRITICAL)
         try:
             self._client = distributed.Client(address, timeout=CONNECT_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError, ImportError) as problem:
+            self._logger.setLevel(self._level)
             reason = " ".join(str(problem).split()) or type(problem).__name__
             raise InputError(
                 f"no Dask scheduler answers at {address} ({reason}); start one with 'dask scheduler' and give the "
@@ -483,7 +501,7 @@ class _Cluster:
             self._client.wait_for_workers(1, timeout=FIRST_WORKER_S)
             self._scatter()
         except TimeoutError:
-            self._client.close()
+            self.close()
             raise InputError(
                 f"the Dask scheduler at {address} has no workers; start some with 'dask worker {address}'"
             ) from None
@@ -493,24 +511,40 @@ class _Cluster:
         self._executor: Executor = self._client.get_executor(pure=False)
 
     def room(self) -> int:
-        return 1 + max(1, sum(int(n) for n in self._client.nthreads().values()))
+        with self._losing():
+            return 1 + max(1, sum(int(n) for n in self._client.nthreads().values()))
 
     def submit(self, *arguments: Any) -> Future[UnitResult]:
         return self._executor.submit(_do_on_one_thread, self._shared, *arguments)
 
+    def look(self) -> None:
+        """Wait for a worker, if there is none."""
+        with self._losing():
+            self._client.wait_for_workers(1, timeout=FIRST_WORKER_S)
+
     def restart(self) -> None:
         """Send what is shared again: the only workers that held it may be gone."""
-        try:
+        with self._losing():
             self._client.wait_for_workers(1, timeout=FIRST_WORKER_S)
             self._scatter()
-        except (OSError, TimeoutError):
-            raise WorkerError(
-                f"the Dask cluster at {self._address} has lost all its workers; run again to go on"
-            ) from None
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        """Say in one line that the scheduler or all workers are lost."""
+        try:
+            yield
+        except TimeoutError:
+            lost = "has lost all its workers"
+        except OSError:
+            lost = "does not answer any more"
+        else:
+            return
+        raise WorkerError(f"the Dask cluster at {self._address} {lost}; what is done is kept, run again to go on")
 
     def close(self) -> None:
         with suppress(OSError, TimeoutError):
             self._client.close()
+        self._logger.setLevel(self._level)
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from musclekit.io import read_labels
 from musclekit.labels import LabelSet, label_set
 from musclekit.metrics import dice
 from musclekit.testing import example_cases
+from tests.evaluation.conftest import Cluster
 
 ROOT = Path(__file__).parents[2]
 GRID = Grid.from_spacing((2, 12, 12), (4.0, 1.0, 1.0))
@@ -525,49 +526,18 @@ def test_a_search_that_is_killed_is_gone_on_with(tmp_path: Path) -> None:
     assert contents(tmp_path / "r") == contents(tmp_path / "whole")
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A Dask scheduler and two workers, each a process of its own, on the loopback interface."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
-        quiet = subprocess.DEVNULL
-        command = [sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:]]
-        started.append(subprocess.Popen(command, cwd=tmp_path, stdout=quiet, stderr=quiet))
-        return started[-1]
-
-    file = tmp_path / "scheduler.json"
-    start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
-    limit = time.monotonic() + 60
-    while not file.exists():
-        assert started[0].poll() is None
-        assert time.monotonic() < limit
-        time.sleep(0.05)
-    workers = [
-        start("dask_worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-nanny", "--no-dashboard")
-        for _ in range(2)
-    ]
-    yield json.loads(file.read_text())["address"], workers
-    for process in started:
-        process.kill()
-        process.wait(10)
-
-
 @pytest.mark.slow
-def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(
-    tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]]
-) -> None:
-    address, workers = cluster
+def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(tmp_path: Path, cluster: Cluster) -> None:
     annotated = example_cases("muscle", subjects=5)
     plan = Plan({"name": "spgc"}, {"smoothness": [0.1, 0.5], "prior_weight": [0.1, 0.5]})
     search(plan, annotated, tmp_path / "here")
 
     def kill_one_half_way(done: float, total: float, text: str) -> None:
-        if done > total / 2 and workers[0].poll() is None:
-            workers[0].kill()
-            workers[0].wait(10)
+        if done > total / 2 and cluster.workers[0].poll() is None:
+            cluster.workers[0].kill()
+            cluster.workers[0].wait(10)
 
-    search(plan, annotated, tmp_path / "there", scheduler=address, progress=kill_one_half_way)
-    assert workers[0].poll() is not None
-    assert workers[1].poll() is None
+    search(plan, annotated, tmp_path / "there", scheduler=cluster.address, progress=kill_one_half_way)
+    assert cluster.workers[0].poll() is not None
+    assert cluster.workers[1].poll() is None
     assert contents(tmp_path / "there") == contents(tmp_path / "here")

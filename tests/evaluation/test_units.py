@@ -16,6 +16,7 @@ import pytest
 import musclekit.evaluation.units as units_module
 from musclekit.errors import InputError, OutputError, SegmentationError, WorkerError
 from musclekit.evaluation.units import Finished, Unit, UnitResult, Workers, read_result, write_result
+from tests.evaluation.conftest import Cluster
 from tests.evaluation.slow_units import SHARED, dies, fails, threads, units, work
 
 ROOT = Path(__file__).parents[2]
@@ -303,3 +304,42 @@ def _workers_are_gone(session: int) -> None:
             return
         assert time.monotonic() < limit, "a worker process outlives the main process"
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_all_workers_goes_on_with_new_ones(tmp_path: Path, notes: Path, cluster: Cluster) -> None:
+    done_by(tmp_path / "here")
+    with Workers(SHARED, scheduler=cluster.address, folder=tmp_path / "there", identity="a") as workers:
+        for n, _ in enumerate(workers.run(work, units(notes, 0.3))):
+            if n == 2:
+                for process in cluster.workers:
+                    process.kill()
+                cluster.add_worker()
+    assert len(began(notes)) > 8, "units in flight were begun again"
+    assert contents(tmp_path / "there").keys() == contents(tmp_path / "here").keys()
+    for name in contents(tmp_path / "here"):
+        one, two = (read_result(tmp_path / where / name, "a") for where in ("here", "there"))
+        assert one is not None
+        assert two is not None
+        pd.testing.assert_frame_equal(one.tables["values"], two.tables["values"], check_exact=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gone", "words"), [("scheduler", "does not answer any more"), ("workers", "lost all its")])
+def test_a_cluster_that_is_gone_is_one_line_and_the_rest_is_kept(
+    tmp_path: Path, notes: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, gone: str, words: str
+) -> None:
+    monkeypatch.setattr(units_module, "FIRST_WORKER_S", 15)
+
+    def lose(workers: Workers) -> None:
+        for n, _ in enumerate(workers.run(work, units(notes, 0.3))):
+            if n == 2:
+                for process in [cluster.scheduler] if gone == "scheduler" else cluster.workers:
+                    process.kill()
+
+    with (
+        Workers(SHARED, scheduler=cluster.address, folder=tmp_path / "r") as workers,
+        pytest.raises(WorkerError, match=f"{words}.*; what is done is kept, run again to go on"),
+    ):
+        lose(workers)
+    assert 3 <= len(contents(tmp_path / "r")) < 8
