@@ -43,6 +43,7 @@ from musclekit.workflows.score_report import (
     metric_title,
     metrics_of,
     score_figures,
+    volume_tables,
 )
 from musclekit.workflows.segment import compose_method, noted_warnings
 
@@ -429,6 +430,7 @@ def _finish(
                     paper_table(summary, first),
                     lost_scores(scores, first),
                 ),
+                *volume_tables(scores),
                 every_metric(summary),
             ],
             figures=list(figures.values()),

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from musclekit.report import Failure, Figure, Table, bland_altman, boxplot, not_drawn
+from musclekit.statistics import Estimate
+from musclekit.statistics import bland_altman as bland_altman_analysis
 
 __all__ = [
     "METRIC_TITLES",
@@ -19,6 +21,7 @@ __all__ = [
     "metrics_of",
     "score_figures",
     "volume_pairs",
+    "volume_tables",
 ]  # fmt: skip
 
 #: Name of a metric, and its unit. A metric that is not named here goes by its own name.
@@ -38,6 +41,8 @@ METRIC_TITLES = {
     "hd95_max": ("HD95, larger direction", "mm"),
     "surface_dice_2mm": ("Surface Dice at 2 mm", ""),
 }
+#: Fewer pairs than this have no limits of agreement.
+LEAST_PAIRS = 3
 #: Metrics that are no scores: they are drawn against each other.
 VOLUMES = ("volume", "reference_volume")
 
@@ -133,6 +138,56 @@ def lost_scores(scores: pd.DataFrame, metric: str) -> str:
     """Say in a sentence how many scores of a metric are no numbers, and why."""
     lost = not_drawn(scores[scores["metric"].isin([metric, ""])])
     return f"Scores that are no numbers: {lost}." if lost else "Every score is a finite number."
+
+
+def volume_tables(scores: pd.DataFrame) -> list[Table]:
+    """Return bias and limits of agreement of predicted and reference volumes, a row a method and structure.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Score table.
+
+    Returns
+    -------
+    list of Table
+        One table, with the t intervals of `musclekit.statistics.bland_altman`, pairs that lack a number counted; none
+        where no method has three pairs.
+    """
+    whole = scores[scores["slice"].isna()]
+    rows = []
+    for label in [name for name in dict.fromkeys(whole["label"]) if name]:
+        for method, pairs in volume_pairs(whole, label).groupby("method", sort=False):
+            known = pairs[np.isfinite(pairs["prediction"]) & np.isfinite(pairs["reference"])]
+            if len(known) < LEAST_PAIRS:
+                continue
+            found = bland_altman_analysis(known["prediction"].to_numpy(), known["reference"].to_numpy())
+            rows.append(
+                {
+                    "method": method,
+                    "structure": label,
+                    "pairs": len(known),
+                    "subjects": known["subject"].nunique(),
+                    "bias, mL": _with_interval(found.bias),
+                    "lower limit, mL": _with_interval(found.lower),
+                    "upper limit, mL": _with_interval(found.upper),
+                    "left out": len(pairs) - len(known),
+                }
+            )
+    if not rows:
+        return []
+    caption = (
+        "Prediction minus reference: mean difference and 95 % limits of agreement (Bland and Altman), each with its "
+        "95 % interval. Pairs of one subject are taken as independent: with two legs a subject the intervals are too "
+        "narrow."
+    )
+    return [Table("Agreement of volumes", pd.DataFrame(rows), caption)]
+
+
+def _with_interval(estimate: Estimate) -> str:
+    numbers = (estimate.estimate, estimate.interval.low, estimate.interval.high)
+    value, low, high = (f"{number:+.1f}".replace("-", "\N{MINUS SIGN}") for number in numbers)
+    return f"{value} ({low} to {high})"
 
 
 def _box_figure(rows: pd.DataFrame, metric: str, by: str | None, labels: Sequence[str]) -> Figure:

@@ -23,6 +23,7 @@ from musclekit.workflows.score_report import (
     metric_title,
     metrics_of,
     score_figures,
+    volume_tables,
 )
 from musclekit.workflows.segment import noted_warnings
 
@@ -162,6 +163,7 @@ def _report(
             paper_table(summary, plan.metric if plan.metric in metrics_of(scores) else metrics_of(scores)[0]),
             lost_scores(scores, plan.metric),
         ),
+        *volume_tables(scores),
         every_metric(summary),
         *_optimism(result.summary, title),
     ]

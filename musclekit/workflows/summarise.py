@@ -40,6 +40,7 @@ from musclekit.workflows.score_report import (
     metric_title,
     metrics_of,
     score_figures,
+    volume_tables,
 )
 
 __all__ = [
@@ -264,6 +265,7 @@ def summarise_scores(
         failures=failures,
         tables=[
             Table(f"{metric_title(metric)[0]}: median (quartiles)", printed, lost_scores(whole, metric)),
+            *volume_tables(whole),
             every_metric(summary),
         ],
         figures=list(figures.values()),

@@ -32,7 +32,11 @@ def test_methods_are_scored_and_label_maps_kept(command: Command, cohort: Path, 
     for file in ("scores.csv", "report.json"):
         assert command("validate", out / file).returncode == 0
     data = json.loads((out / "report.json").read_text())
-    assert [table["title"] for table in data["tables"]] == ["Dice: median (quartiles)", "Every metric"]
+    assert [table["title"] for table in data["tables"]] == [
+        "Dice: median (quartiles)",
+        "Agreement of volumes",
+        "Every metric",
+    ]
     assert "Agreement of the volume of muscle" in [figure["title"] for figure in data["figures"]]
     params = pd.read_csv(out / "params.csv")
     assert {'"gmm"', '"threshold"'} <= set(params["value"])

@@ -61,6 +61,10 @@ def test_tables_and_figures_are_written(tmp_path: Path) -> None:
     assert {path.name for path in (out / "figures").iterdir()} == {"boxplot_dice.svg", "bland_altman_muscle.svg"}
     data = json.loads((out / "report.json").read_text())
     assert data["failures"] == [{"name": "sub-03_mr, spgc", "message": "nothing found"}]
+    tables = {table["title"]: table for table in data["tables"]}
+    # Three volumes, each 10 mL too large; spgc has two.
+    row = ["gmm", "muscle", 3, 3, *["+10.0 (+10.0 to +10.0)"] * 3, 0]
+    assert tables["Agreement of volumes"]["rows"] == [row]
     assert "gmm +10 (+10 to +10)" in data["figures"][1]["alt"]
     assert "1 of 6 pairs lack a number" in data["figures"][1]["caption"]
     assert seen[0][0] == 0
