@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import typer
 
@@ -62,3 +66,15 @@ def test_an_exit_code_passes_through() -> None:
     with pytest.raises(typer.Exit) as caught:
         command()
     assert caught.value.exit_code == 1
+
+
+def test_a_reader_that_has_had_enough_is_no_fault() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as `head` does, once it has its lines
+    words = [sys.executable, "-m", "musclekit.cli", "methods", "--json"]
+    try:
+        result = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    finally:
+        os.close(writer)
+    assert result.stderr == ""
+    assert result.returncode == 0
