@@ -12,7 +12,7 @@ import pandas as pd
 
 from musclekit.anatomy import Leg, body_mask, split_legs
 from musclekit.errors import InputError, MusclekitError
-from musclekit.evaluation.scores import ReferenceScorer, common_label_set, failed, known_metrics, score_table
+from musclekit.evaluation.scores import ReferenceScorer, Score, common_label_set, failed, known_metrics, score_table
 from musclekit.image import Case, LabelMap
 from musclekit.labels import LabelSet
 
@@ -34,6 +34,8 @@ class CaseScorer:
         Names among `musclekit.evaluation.METRICS`; `musclekit.evaluation.DEFAULT_METRICS` if left out.
     label_set : LabelSet, optional
         Set to compare in; that of `musclekit.evaluation.common_label_set` if left out.
+    slices : bool
+        Whether the measures of overlap are taken of each slice too.
 
     Raises
     ------
@@ -41,10 +43,18 @@ class CaseScorer:
         If there is no such metric.
     """
 
-    def __init__(self, case: Case, metrics: Sequence[str] | None = None, label_set: LabelSet | None = None) -> None:
+    def __init__(
+        self,
+        case: Case,
+        metrics: Sequence[str] | None = None,
+        label_set: LabelSet | None = None,
+        *,
+        slices: bool = True,
+    ) -> None:
         self.case = case
         self.metrics = known_metrics(metrics)
         self.label_set = label_set
+        self.slices = slices
         self._scorers: dict[LabelSet, ReferenceScorer] = {}
 
     def table(self, labels: LabelMap, *, method: str, params_id: str = "", fold: str = "") -> pd.DataFrame:
@@ -67,13 +77,9 @@ class CaseScorer:
         InputError
             If the case has no reference, or the label map lies on another grid or in a set that cannot be compared.
         """
-        reference, target = self._target(labels.label_set)
-        if target not in self._scorers:
-            self._scorers[target] = ReferenceScorer(
-                reference, label_set=target, metrics=self.metrics, legs=self._legs(target)
-            )
+        _, target = self._target(labels.label_set)
         return score_table(
-            self._scorers[target].scores(labels),
+            self.scores(labels),
             case_id=self.case.id,
             subject=self.case.subject,
             method=method,
@@ -81,6 +87,15 @@ class CaseScorer:
             side=self._side(target),
             fold=fold,
         )
+
+    def scores(self, labels: LabelMap) -> list[Score]:
+        """Score a label map, as `table` does, without making a table: see `ReferenceScorer.scores`."""
+        reference, target = self._target(labels.label_set)
+        if target not in self._scorers:
+            self._scorers[target] = ReferenceScorer(
+                reference, label_set=target, metrics=self.metrics, slices=self.slices, legs=self._legs(target)
+            )
+        return self._scorers[target].scores(labels)
 
     def failed(
         self, message: str, label_set: LabelSet, *, method: str, params_id: str = "", fold: str = ""

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,6 @@ from musclekit.evaluation.case_scores import CaseScorer, reason
 from musclekit.evaluation.harness import image_for, noting
 from musclekit.evaluation.scores import (
     METRICS,
-    ReferenceScorer,
     common_label_set,
     known_metrics,
     params_id,
@@ -489,12 +488,14 @@ def _tried_rows(study: _Study, left_out: tuple[int, ...]) -> list[tuple[Any, ...
     for s in left_out:
         fold = next((other for other in left_out if other != s), s)
         for case in study.cases[s]:
-            reference = cast(LabelMap, case.reference)
-            target = common_label_set(study.label_set, reference.label_set)
-            scorer = ReferenceScorer(reference, label_set=target, metrics=(study.metric,), slices=False)
+            scorer = CaseScorer(case, (study.metric,), slices=False)
             # All points on one case after the other: what they share is then at hand.
             for n, method in enumerate(fitted):
-                value, status = (math.nan, method) if isinstance(method, str) else _tried(method, case, scorer, study)
+                if isinstance(method, str):
+                    value, status = math.nan, method
+                else:
+                    value, status = _tried(method, study.points[n], scorer, study.label)
+                )
                 rows.append((n, fold, s, case.id, value, status))
     return rows
 
@@ -517,18 +518,18 @@ def _fitted(study: _Study, point: Mapping[str, Any], training: Sequence[Case]) -
     return method
 
 
-def _tried(method: Segmenter, case: Case, scorer: ReferenceScorer, study: _Study) -> tuple[float, str]:
+def _tried(method: Segmenter, point: Mapping[str, Any], scorer: CaseScorer, label: str | None) -> tuple[float, str]:
     """Return the value of the metric that the choice goes by, and its status."""
     try:
-        value = _value(scorer, method.segment(case.image), study.label)
-    except ParameterError:
-        raise
+        value = _value(scorer, method.segment(scorer.case.image), label)
+    except ParameterError as problem:
+        raise ParameterError(f"{problem} ({_text(point)})") from problem
     except Exception as problem:
         return math.nan, _why(problem)
     return value, "undefined" if math.isnan(value) else "ok"
 
 
-def _value(scorer: ReferenceScorer, labels: LabelMap, label: str | None) -> float:
+def _value(scorer: CaseScorer, labels: LabelMap, label: str | None) -> float:
     """Mean of the scorer's metric over the labels that are there, or over the sides of one."""
     found = [row.value for row in scorer.scores(labels) if row.status == "ok" and label in (None, row.label)]
     return math.fsum(found) / len(found) if found else math.nan
@@ -651,7 +652,7 @@ def _sign(metric: str) -> float:
 def _stop_if_nothing_works(tried: Mapping[tuple[int, ...], pd.DataFrame], folder: Path) -> None:
     """Stop when no point works on either of the first two subjects: the mistake is hardly in the cases."""
     first = ((0,), (1,))
-    if max(len(out) for out in tried) > 2 or not all(out in tried for out in first):
+    if not all(out in tried for out in first):
         return
     status = pd.concat([tried[out]["status"] for out in first])
     if status.str.startswith(_FAILED).all():

@@ -36,6 +36,7 @@ from musclekit.image import Case, Contrast, Grid, Image, LabelMap
 from musclekit.io import read_labels
 from musclekit.labels import LabelSet, label_set
 from musclekit.metrics import dice
+from musclekit.phantom import make_case
 from musclekit.testing import example_cases
 from tests.evaluation.conftest import Cluster
 
@@ -309,6 +310,18 @@ def test_when_nothing_works_it_stops_early_and_tries_again(tmp_path: Path, cases
     search(PLAN, cases, tmp_path)
 
 
+def test_a_parameter_that_is_refused_while_segmenting_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cases: list[Case]
+) -> None:
+    def refuses(self: Level, image: Image) -> LabelMap:
+        raise ParameterError("more is more than this image bears")
+
+    monkeypatch.setattr(Level, "segment", refuses)
+    with pytest.raises(ParameterError, match=r"more is more than this image bears \(more = -30.0\)"):
+        search(PLAN, cases, tmp_path)
+    assert not (tmp_path / "scores.csv").exists()
+
+
 def test_progress_ends_at_all_the_work_and_names_the_best(tmp_path: Path, cases: list[Case]) -> None:
     told: list[tuple[float, float, str]] = []
     result = search(PLAN, cases, tmp_path, progress=lambda *now: told.append(now))
@@ -541,3 +554,14 @@ def test_a_cluster_gives_the_same_bytes_though_a_worker_is_killed(tmp_path: Path
     assert cluster.workers[0].poll() is not None
     assert cluster.workers[1].poll() is None
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+def test_a_scan_of_two_legs_is_chosen_by_the_mean_of_its_sides(tmp_path: Path) -> None:
+    scans = [
+        make_case(seed, contrasts=(Contrast.T1W,), shape=(2, 96, 160), spacing=(30.0, 3.0, 3.0), reference="muscle")
+        for seed in range(3)
+    ]
+    result = search(Plan({"name": "graphcut"}, {"smoothness": [0.1, 0.3]}), scans, tmp_path)
+    dices = result.scores.query("metric == 'dice' and slice.isna()")
+    assert dices["side"].value_counts().to_dict() == {"left": 3, "right": 3}
+    np.testing.assert_allclose(result.folds["outer"], dices.groupby("subject")["value"].mean(), rtol=1e-14)

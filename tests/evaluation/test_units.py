@@ -234,6 +234,7 @@ def test_a_worker_that_is_killed_once_costs_no_unit(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("died*"))) == 1
 
 
+@pytest.mark.slow
 def test_workers_that_keep_dying_end_it_and_the_rest_is_kept(tmp_path: Path) -> None:
     every = [Unit(f"u{n}", (n, 99)) for n in (0, 1)]
     with (
