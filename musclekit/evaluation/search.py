@@ -495,7 +495,6 @@ def _tried_rows(study: _Study, left_out: tuple[int, ...]) -> list[tuple[Any, ...
                     value, status = math.nan, method
                 else:
                     value, status = _tried(method, study.points[n], scorer, study.label)
-                )
                 rows.append((n, fold, s, case.id, value, status))
     return rows
 
