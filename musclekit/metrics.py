@@ -722,7 +722,7 @@ def ppv_erosion_curve(prediction: ArrayLike, reference: ArrayLike) -> ErosionCur
 
     Notes
     -----
-    Yang et al., section IV: a full 3 x 3 element, in each slice by itself. Beyond the border of the array there is
+    Yang et al., section IV-D: a full 3 x 3 element, in each slice by itself. Beyond the border of the array there is
     background, so that a prediction at the border is eroded from there too.
     """
     left, wanted = _masks(prediction, reference)
