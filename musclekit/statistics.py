@@ -497,9 +497,9 @@ def mann_whitney_of_bins(
 
     Notes
     -----
-    Hiasa et al., section III-B: ten bins. p is exact where a bin has 8 values or fewer and there are no ties, else of the
-    normal approximation with corrections for ties and continuity (SciPy's rule). Values, not subjects, are compared
-    and resampled: a subject's structures fall into several bins, so p is too small where they resemble one another.
+    Hiasa et al., section III-B: ten bins. p is exact where a bin has 8 values or fewer and there are no ties, else of
+    the normal approximation with corrections for ties and continuity (SciPy's rule). Values, not subjects, are
+    compared and resampled: a subject's structures fall into several bins, so p is too small where they are alike.
     """
     what = "a comparison of bins"
     _level(level)
