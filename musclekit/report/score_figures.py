@@ -441,6 +441,9 @@ def sensitivity_map(
     known = points[np.isfinite(points[score].astype(float))]
     if known.empty:
         raise SchemaError("no point of the grid has a score: there is nothing to map")
+    # Numbers keep their order; lists and words are told apart by what they are called.
+    named = [name for name in parameters if known[name].dtype.kind not in "iufb"]
+    known = known.assign(**{name: known[name].map(str) for name in named})
     varied = [name for name in parameters if known[name].nunique() > 1]
     if not varied:
         raise SchemaError("no parameter has two values or more: there is nothing to map")

@@ -135,6 +135,15 @@ def test_the_map_shows_the_mean_over_the_other_parameters() -> None:
     assert "Not shown, because only one value was tried: sigma" in one.caption
 
 
+def test_values_may_be_words_or_lists() -> None:
+    table = pd.DataFrame(
+        {"per": ["slice", "volume"] * 2, "steps": [[40, 20], [40, 20], [5], [5]], "score": [1, 2, 3, 4]}
+    )
+    figure = sensitivity_map(table, ["per", "steps"])
+    assert "steps [5], per volume: 4.000" in figure.alt
+    assert {"slice", "volume", "[40, 20]", "[5]"} <= set(texts(figure.svg))
+
+
 def test_the_map_says_what_it_lacks() -> None:
     table = grid()
     table.loc[0, "score"] = np.nan
