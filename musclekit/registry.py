@@ -76,6 +76,8 @@ _BUILT_IN = (
           "graph cut with a shape prior: annotated thighs laid onto the scan", "annotated cases"),
     Entry("appearance", "segmenter", "musclekit.segmenters.appearance:AppearanceSegmenter",
           "how bright muscle is in annotated cases, on the scale of each image's mixture", "annotated cases"),
+    Entry("multiatlas", "segmenter", "musclekit.segmenters.multiatlas:MultiAtlasSegmenter",
+          "single muscles by a vote of annotated thighs laid onto the scan", "annotated cases"),
     Entry("threshold", "segmenter", "musclekit.segmenters.threshold:ThresholdSegmenter",
           "HU window (CT) or Otsu (MR): the baseline"),
     Entry("translated", "segmenter", "musclekit.compose:Translated",

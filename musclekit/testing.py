@@ -115,7 +115,8 @@ def example_cases(
     y, x = _from_centre(shape, spacing)
     radius = np.hypot(y, x)
     sector = np.floor((np.arctan2(y, x) / (2 * np.pi) % 1) * len(labels)).astype(np.intp)
-    plane = np.where((radius > _BONE) & (radius <= _MUSCLE), np.array([label.id for label in labels])[sector], 0).astype(np.uint16)
+    ids = np.array([label.id for label in labels], dtype=np.uint16)
+    plane = np.where((radius > _BONE) & (radius <= _MUSCLE), ids[sector], np.uint16(0))
     cases = []
     for n in range(subjects):
         image = example_image(contrast, shape=shape, spacing=spacing, seed=100 + n)

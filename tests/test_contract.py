@@ -23,7 +23,7 @@ NEEDS: dict[str, dict[str, Any]] = {
 
 
 # What a method that learns is fitted on: the label set of its examples.
-LEARNS: dict[str, str] = {"appearance": "muscle", "spgc": "muscle"}
+LEARNS: dict[str, str] = {"appearance": "muscle", "spgc": "muscle", "multiatlas": "thigh-11"}
 
 
 def ready(name: str, contrast: Contrast | None = None, **settings: Any) -> Any:

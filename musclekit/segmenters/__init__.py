@@ -1,11 +1,13 @@
 """Segmenters: methods that turn an image into labels."""
 
 from musclekit.segmenters.appearance import AppearanceSegmenter
+from musclekit.segmenters.atlas import atlas_case
 from musclekit.segmenters.graphcut import GraphCutSegmenter
 from musclekit.segmenters.levelset import LevelSetSegmenter, geodesic_contour
 from musclekit.segmenters.mincut import BinaryProblem, Neighbourhood, cut_energy, min_cut, neighbourhood
 from musclekit.segmenters.mixture import Mixture, MixtureSegmenter, fit_mixture, posteriors
-from musclekit.segmenters.shapeprior import ShapePrior, ShapePriorSegmenter, atlas_case, prior_costs, prior_map
+from musclekit.segmenters.multiatlas import MultiAtlasSegmenter
+from musclekit.segmenters.shapeprior import ShapePrior, ShapePriorSegmenter, prior_costs, prior_map
 from musclekit.segmenters.threshold import ThresholdSegmenter, otsu_threshold
 from musclekit.segmenters.tissue import TissueSegmenter
 
@@ -16,6 +18,7 @@ __all__ = [
     "LevelSetSegmenter",
     "Mixture",
     "MixtureSegmenter",
+    "MultiAtlasSegmenter",
     "Neighbourhood",
     "ShapePrior",
     "ShapePriorSegmenter",

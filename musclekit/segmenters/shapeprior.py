@@ -7,7 +7,6 @@ has muscle at a place is the shape prior there. What is dear depends on two imag
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,32 +17,32 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-from musclekit.anatomy import split_legs
-from musclekit.anatomy.registration import (
-    PIECE,
-    ThighOutlines,
-    register_thighs,
-    resample_planes,
-    thigh_outlines,
-)
+from musclekit.anatomy.registration import ThighOutlines, register_thighs, resample_planes, thigh_outlines
 from musclekit.checks import check_contrast, check_number, check_voxels
-from musclekit.errors import InputError, NotFittedError, ParameterError, SegmentationError
+from musclekit.errors import InputError, NotFittedError, ParameterError
 from musclekit.image import Case, Contrast, Image, LabelMap
-from musclekit.labels import LabelSet, Side, label_mapping, label_set
+from musclekit.labels import LabelSet, label_set
 from musclekit.memory import fingerprint, remembered, remembering
 from musclekit.metrics import dice
 from musclekit.protocols import ProbabilisticSegmenter
 from musclekit.segmenters.appearance import AppearanceSegmenter
-from musclekit.segmenters.graphcut import Cost, GraphCutSegmenter, LowPass, Pairwise, body_of
+from musclekit.segmenters.atlas import (
+    AtlasCase,
+    AtlasLeg,
+    Thigh,
+    annotated,
+    atlas_case,
+    atlas_legs,
+    registration_of,
+    thighs_of,
+)
+from musclekit.segmenters.graphcut import Cost, GraphCutSegmenter, LowPass, Pairwise
 from musclekit.segmenters.mincut import BinaryProblem, Connectivity, min_cut
-from musclekit.segmenters.tissue import TissueSegmenter
 
 __all__ = [
-    "AtlasCase",
     "PriorCost",
     "ShapePrior",
     "ShapePriorSegmenter",
-    "atlas_case",
     "prior_costs",
     "prior_map",
     "refined_prior",
@@ -53,8 +52,6 @@ __all__ = [
 Mask = NDArray[np.bool_]
 PriorCost = Literal["linear", "logodds"]
 
-logger = logging.getLogger(__name__)
-
 #: The prior is kept this far from 0 and 1 before its odds are taken.
 LEAST_ODDS = 1e-3
 #: Further passes end when muscle changes by less than this in Dice; there are at most so many.
@@ -62,29 +59,6 @@ LEAST_CHANGE = 1e-3
 MOST_PASSES = 3
 #: Gaps between muscles narrower than twice this belong to the outline of all muscle.
 GAP_MM = 9.0
-#: Outlines of a thigh of unknown side overlap those of the atlas better by at least this the right way round.
-CLEAR_OVERLAP = 0.02
-
-_OVERLAP, _WEIGHT = PIECE.index("overlap"), PIECE.index("weight")
-
-
-@dataclass(frozen=True, eq=False)
-class AtlasCase:
-    """An annotated scan that others are compared with.
-
-    Parameters
-    ----------
-    image : Image
-        The scan; its outlines are what is registered.
-    muscle : LabelMap
-        Its annotation in the set ``muscle``; a slice of a leg without any counts as not annotated.
-    side : {"left", "right"}, optional
-        Which leg, where it shows one.
-    """
-
-    image: Image
-    muscle: LabelMap
-    side: Side | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,94 +77,14 @@ class ShapePrior:
     coverage: NDArray[np.uint16]
 
 
-def atlas_case(case: Case, method: str) -> AtlasCase:
-    """Take from an annotated case what an atlas needs.
-
-    Parameters
-    ----------
-    case : Case
-        With one image, and a reference in any label set that leads to ``muscle``.
-    method : str
-        Its name, for the messages.
-
-    Raises
-    ------
-    InputError
-        If it has no reference, or no muscle is labelled in it.
-    LabelError
-        If no map leads from the reference's label set to ``muscle``.
-    """
-    if case.reference is None:
-        raise InputError(f"'{method}' needs annotated cases: case '{case.id}' has no reference")
-    muscle = _in_muscle_set(case.reference)
-    if not muscle.voxels.any():
-        raise InputError(f"'{method}' cannot learn from case '{case.id}': no muscle is labelled in its reference")
-    return AtlasCase(case.image, muscle, case.side)
-
-
-@remembered()
-def _in_muscle_set(reference: LabelMap) -> LabelMap:
-    """Return the reference in the set ``muscle``: the same object each time, so that it is fingerprinted once."""
-    return reference.mapped(label_mapping(reference.label_set, label_set("muscle")))
-
-
-@dataclass(frozen=True, eq=False)
-class _Thigh:
-    """One leg of a scan: which, where, and the outlines of leg, muscle compartment and femur."""
-
-    side: Side | None
-    mask: Mask
-    outlines: ThighOutlines
-    bone: Mask
-
-
-@remembered()
-def _thighs(image: Image) -> tuple[_Thigh, ...]:
-    """Return the legs of a scan."""
-    legs = split_legs(image, body_of(image))
-    tissues = TissueSegmenter().segment(image)
-    bone = tissues.mask("cortical bone", "marrow")
-    compartment = tissues.mask("muscle", "intermuscular fat") | bone
-    found = []
-    for leg in legs:
-        parts = (leg.mask, compartment & leg.mask, bone & leg.mask)
-        found.append(_Thigh(leg.side, leg.mask, thigh_outlines(parts, image.grid), parts[2]))
-    return tuple(found)
-
-
-@remembered(lasts=True)
-def _registration(image: Image, leg: int, atlas: Image, atlas_leg: int, mirrored: bool) -> NDArray[np.float64]:
-    """Lay a leg of one scan onto a leg of another, by the outlines that their images show."""
-    return register_thighs(_thighs(image)[leg].outlines, _thighs(atlas)[atlas_leg].outlines, mirrored=mirrored)
-
-
 @remembered()
 def _brought(
     image: Image, leg: int, atlas: Image, muscle: LabelMap, atlas_leg: int, mirrored: bool
 ) -> tuple[NDArray[np.float32], Mask]:
     """Bring the muscle of an atlas's leg to a leg of a scan; and say where the atlas shows anything."""
-    own = muscle.mask() & _thighs(atlas)[atlas_leg].mask
-    registration = _annotated(_registration(image, leg, atlas, atlas_leg, mirrored), own)
+    own = muscle.mask() & thighs_of(atlas)[atlas_leg].mask
+    registration = annotated(registration_of(image, leg, atlas, atlas_leg, mirrored), own)
     return resample_planes(own, atlas.grid, registration, image.grid)
-
-
-def _annotated(registration: NDArray[np.float64], muscle: Mask) -> NDArray[np.float64]:
-    """Leave out atlas slices in which no muscle is labelled: they count as not annotated."""
-    kept = registration.copy()
-    annotated = np.flatnonzero(muscle.any(axis=(1, 2)))
-    kept[..., _WEIGHT] *= np.isin(kept[..., 0], annotated)
-    total = kept[..., _WEIGHT].sum(axis=1, keepdims=True)
-    np.divide(kept[..., _WEIGHT], total, out=kept[..., _WEIGHT], where=total > 0)
-    return kept
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A leg of an atlas case that is laid onto a leg of a scan."""
-
-    case: int
-    atlas_leg: int
-    mirrored: bool
 
 
 def prior_map(cases: Sequence[AtlasCase], image: Image) -> ShapePrior:
@@ -233,18 +127,18 @@ def prior_map(cases: Sequence[AtlasCase], image: Image) -> ShapePrior:
 
 @remembered()
 def _prior_map(cases: tuple[AtlasCase, ...], image: Image) -> ShapePrior:
-    def brought(leg: int, pair: _Pair) -> tuple[NDArray[np.float32], Mask]:
+    def brought(leg: int, pair: AtlasLeg) -> tuple[NDArray[np.float32], Mask]:
         atlas = cases[pair.case]
-        return _brought(image, leg, atlas.image, atlas.muscle, pair.atlas_leg, pair.mirrored)
+        return _brought(image, leg, atlas.image, atlas.labels, pair.leg, pair.mirrored)
 
-    thighs = _thighs(image)
+    thighs = thighs_of(image)
     return _averaged(
-        image, thighs, [[brought(leg, pair) for pair in pairs] for leg, pairs in enumerate(_pairs(cases, image))]
+        image, thighs, [[brought(leg, pair) for pair in pairs] for leg, pairs in enumerate(atlas_legs(cases, image))]
     )
 
 
 def _averaged(
-    image: Image, thighs: Sequence[_Thigh], found: Sequence[Sequence[tuple[NDArray[np.float32], Mask]]]
+    image: Image, thighs: Sequence[Thigh], found: Sequence[Sequence[tuple[NDArray[np.float32], Mask]]]
 ) -> ShapePrior:
     """Average what the atlas says of each leg, within that leg where there are two."""
     total = np.zeros(image.grid.shape, dtype=np.float32)
@@ -258,55 +152,6 @@ def _averaged(
     np.divide(total, coverage, out=total, where=coverage > 0)
     total.flags.writeable = coverage.flags.writeable = False
     return ShapePrior(np.minimum(total, 1), coverage)
-
-
-def _pairs(cases: Sequence[AtlasCase], image: Image) -> list[list[_Pair]]:
-    """For each leg of the scan the legs of the atlas that have muscle labelled, and whether they are mirrored."""
-    legs: list[tuple[int, int, Side | None]] = []
-    for n, case in enumerate(cases):
-        thighs = _thighs(case.image)
-        for k, thigh in enumerate(thighs):
-            if (case.muscle.mask() & thigh.mask).any():
-                legs.append((n, k, thigh.side or (case.side if len(thighs) == 1 else None)))
-    if not legs:
-        raise SegmentationError("the atlas shows no muscle: none is labelled inside the legs found in its images")
-    found = []
-    for leg, thigh in enumerate(_thighs(image)):
-        if thigh.side is not None and all(side is not None for _, _, side in legs):
-            found.append([_Pair(n, k, side != thigh.side) for n, k, side in legs])
-            continue
-        gains = [_gain_of_mirror(image, leg, cases[n].image, k) for n, k, _ in legs]
-        side = thigh.side or _side_that_fits(gains, [side for _, _, side in legs])
-        found.append(
-            [
-                _Pair(n, k, other != side if side and other else gain > 0)
-                for (n, k, other), gain in zip(legs, gains, strict=True)
-            ]
-        )
-    return found
-
-
-def _gain_of_mirror(image: Image, leg: int, atlas: Image, atlas_leg: int) -> float:
-    """How much more the outlines overlap, on average over the slices, when left and right are exchanged."""
-    overlaps = []
-    for mirrored in (True, False):
-        registered = _registration(image, leg, atlas, atlas_leg, mirrored)
-        weights = registered[..., _WEIGHT]
-        overlaps.append(float((weights * registered[..., _OVERLAP]).sum() / weights.sum()))
-    return overlaps[0] - overlaps[1]
-
-
-def _side_that_fits(gains: Sequence[float], sides: Sequence[Side | None]) -> Side | None:
-    """Return the side of a thigh under which it overlaps best those whose side is known; None where none is known."""
-    for_right = [gain if side == "left" else -gain for gain, side in zip(gains, sides, strict=True) if side]
-    if not for_right:
-        logger.warning("no thigh of the atlas has a known side: each is laid onto the scan as it overlaps better")
-        return None
-    gain = float(np.mean(for_right))
-    say = logger.info if abs(gain) >= CLEAR_OVERLAP else logger.warning
-    side: Side = "right" if gain > 0 else "left"
-    say("the side of a thigh is not known; %s overlaps the atlas better, by %.3f in Dice", side, abs(gain))
-    return side
 
 
 def refined_prior(cases: Sequence[AtlasCase], image: Image, muscle: Mask) -> ShapePrior:
@@ -333,18 +178,18 @@ def refined_prior(cases: Sequence[AtlasCase], image: Image, muscle: Mask) -> Sha
 
 
 def _refined_prior(cases: Sequence[AtlasCase], image: Image, muscle: Mask) -> ShapePrior:
-    thighs = _thighs(image)
+    thighs = thighs_of(image)
     found = []
-    for thigh, pairs in zip(thighs, _pairs(cases, image), strict=True):
+    for thigh, pairs in zip(thighs, atlas_legs(cases, image), strict=True):
         outlines = _outlines_by_muscle(thigh, muscle, image)
         brought = []
         for pair in pairs:
             atlas = cases[pair.case]
             registration = register_thighs(
-                outlines, _outlines_by_reference(atlas.image, atlas.muscle)[pair.atlas_leg], mirrored=pair.mirrored
+                outlines, _outlines_by_reference(atlas.image, atlas.labels)[pair.leg], mirrored=pair.mirrored
             )
-            own = atlas.muscle.mask() & _thighs(atlas.image)[pair.atlas_leg].mask
-            brought.append(resample_planes(own, atlas.image.grid, _annotated(registration, own), image.grid))
+            own = atlas.labels.mask() & thighs_of(atlas.image)[pair.leg].mask
+            brought.append(resample_planes(own, atlas.image.grid, annotated(registration, own), image.grid))
         found.append(brought)
     return _averaged(image, thighs, found)
 
@@ -352,10 +197,10 @@ def _refined_prior(cases: Sequence[AtlasCase], image: Image, muscle: Mask) -> Sh
 @remembered()
 def _outlines_by_reference(image: Image, muscle: LabelMap) -> tuple[ThighOutlines, ...]:
     """Outlines of the legs of an atlas case by its annotation."""
-    return tuple(_outlines_by_muscle(thigh, muscle.mask(), image) for thigh in _thighs(image))
+    return tuple(_outlines_by_muscle(thigh, muscle.mask(), image) for thigh in thighs_of(image))
 
 
-def _outlines_by_muscle(thigh: _Thigh, muscle: Mask, image: Image) -> ThighOutlines:
+def _outlines_by_muscle(thigh: Thigh, muscle: Mask, image: Image) -> ThighOutlines:
     _, dy, dx = image.grid.spacing
     size = (2 * round(GAP_MM / dx) + 1, 2 * round(GAP_MM / dy) + 1)
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, size)
@@ -553,7 +398,7 @@ class ShapePriorSegmenter(BaseEstimator):
         self._check_parameters()
         if not cases:
             raise InputError("'spgc' needs annotated cases to learn from, and was given none")
-        atlas = tuple(atlas_case(case, "spgc") for case in cases)
+        atlas = tuple(atlas_case(case, "spgc", self.label_set) for case in cases)
         self.unary_ = self._graph_cut(fitted=False).fit(cases).unary_
         self.atlas_ = atlas
         self.training_subjects_ = tuple(sorted({case.subject for case in cases}))

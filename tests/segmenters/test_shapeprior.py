@@ -21,21 +21,20 @@ from musclekit.memory import Memory, remembering
 from musclekit.metrics import dice
 from musclekit.phantom import make_case
 from musclekit.segmenters.appearance import AppearanceSegmenter
+from musclekit.segmenters.atlas import AtlasCase, atlas_case
 from musclekit.segmenters.graphcut import GraphCutSegmenter, fixed_labels, smoothed_probability
 from musclekit.segmenters.mincut import FREE, min_cut
 from musclekit.segmenters.mixture import MixtureSegmenter
 from musclekit.segmenters.shapeprior import (
-    AtlasCase,
     ShapePrior,
     ShapePriorSegmenter,
-    atlas_case,
     prior_costs,
     prior_map,
     refined_prior,
     with_prior,
 )
 
-REGISTRATION = "musclekit.segmenters.shapeprior._registration"
+REGISTRATION = "musclekit.segmenters.atlas.registration_of"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,7 +55,7 @@ def cases() -> list[Case]:
 
 @pytest.fixture(scope="module")
 def atlas(cases: list[Case]) -> list[AtlasCase]:
-    return [atlas_case(case, "spgc") for case in cases]
+    return [atlas_case(case, "spgc", label_set("muscle")) for case in cases]
 
 
 def muscle(case: Case) -> np.ndarray:
@@ -99,9 +98,9 @@ def test_the_side_of_a_thigh_is_found_where_it_is_not_known(
 
 def test_each_leg_of_two_is_compared_with_each_leg_of_the_atlas():
     pair, single = severe(60, "both"), severe(61, "left")
-    prior = prior_map([atlas_case(single, "spgc")], pair.image)
+    prior = prior_map([atlas_case(single, "spgc", label_set("muscle"))], pair.image)
     assert dice(prior.muscle > 0.5, muscle(pair)) > 0.65
-    both = prior_map([atlas_case(pair, "spgc")], single.image)
+    both = prior_map([atlas_case(pair, "spgc", label_set("muscle"))], single.image)
     assert both.coverage.max() == 2
 
 
@@ -112,14 +111,14 @@ def test_a_leg_that_is_not_annotated_is_no_atlas():
     voxels = pair.reference.voxels.copy()
     voxels[..., :middle] = 0
     half = replace(pair, reference=pair.reference.with_voxels(voxels))
-    assert prior_map([atlas_case(half, "spgc")], single.image).coverage.max() == 1
+    assert prior_map([atlas_case(half, "spgc", label_set("muscle"))], single.image).coverage.max() == 1
 
 
 def test_a_slice_without_labels_is_not_annotated(cases: list[Case]):
     voxels = muscle(cases[0]).astype(np.uint8)
     voxels[0] = 0
     partly = replace(cases[0], reference=LabelMap(voxels, cases[0].image.grid, label_set("muscle")))
-    prior = prior_map([atlas_case(partly, "spgc")], cases[0].image)
+    prior = prior_map([atlas_case(partly, "spgc", label_set("muscle"))], cases[0].image)
     assert not prior.coverage[0].any()
     assert prior.coverage[1:].all()
 
@@ -127,7 +126,8 @@ def test_a_slice_without_labels_is_not_annotated(cases: list[Case]):
 def test_an_atlas_in_other_pixels_says_the_same(cases: list[Case], atlas: list[AtlasCase]):
     fine = make_case(41, grade="severe", legs="right", shape=(3, 144, 128), spacing=(60, 1.6, 1.8), reference="muscle")
     coarse = prior_map(atlas[1:2], cases[0].image).muscle
-    assert dice(prior_map([atlas_case(fine, "spgc")], cases[0].image).muscle > 0.5, coarse > 0.5) > 0.88
+    found = prior_map([atlas_case(fine, "spgc", label_set("muscle"))], cases[0].image).muscle
+    assert dice(found > 0.5, coarse > 0.5) > 0.88
 
 
 def test_a_second_registration_by_the_muscle_found_is_no_worse(cases: list[Case], atlas: list[AtlasCase]):
@@ -321,7 +321,7 @@ def test_real_thighs_of_two_patients_lie_on_each_other(shared_data: Path):
         labels = io.read_labels(path.with_name(f"Thigh_{name}_dseg.nii.gz"), label_set("huashan-11"))
         reference = LabelMap(labels.voxels, image.grid, labels.label_set)
         found.append(Case(id=name, subject=name, images={Contrast.FAT: image}, reference=reference))
-    atlas = [atlas_case(case, "spgc") for case in found]
+    atlas = [atlas_case(case, "spgc", label_set("muscle")) for case in found]
     for mine, other in ((0, 1), (1, 0)):
         prior = prior_map([atlas[other]], found[mine].image)
-        assert dice(prior.muscle > 0.5, atlas[mine].muscle.mask()) > 0.6
+        assert dice(prior.muscle > 0.5, atlas[mine].labels.mask()) > 0.6
