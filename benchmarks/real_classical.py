@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,9 @@ SCANS = (
 )
 
 METHODS = {"gmm": "GMM", "gc_gmm": "GC, unary GMM", "gc": "GC, unary learnt", "spgc": "SPGC"}
+
+#: Methods whose unary is learnt from annotated cases.
+LEARN_GREY = ("gc", "spgc")
 
 #: Slices with less labelled muscle say nothing: there the labels stop, not the muscle.
 LEAST_MUSCLE_MM2 = 2000.0
@@ -109,7 +113,12 @@ def muscles_table(out: Path) -> list[str]:
 
 
 def plan_of(name: str) -> Plan:
-    return read_plan(HERE / "plans" / f"{name}.toml")
+    """Read the plan of a method; what learns grey values may choose to read them slice by slice, for coils shade."""
+    plan = read_plan(HERE / "plans" / f"{name}.toml")
+    if name not in LEARN_GREY:
+        return plan
+    assert isinstance(plan.grid, Mapping)
+    return replace(plan, grid={"unary__per": ["slice", "volume"], **plan.grid})
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Self, cast, get_args
+from typing import NamedTuple, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from musclekit.errors import InputError, ModalityError, NotFittedError, Paramete
 from musclekit.image import Case, Contrast, Image, LabelMap, ProbabilityMap
 from musclekit.labels import LabelSet, label_mapping, label_set
 from musclekit.memory import remembered
-from musclekit.segmenters.mixture import MixtureSegmenter, Per
+from musclekit.segmenters.mixture import Mixture, MixtureSegmenter, Per
 
 __all__ = ["AppearanceSegmenter", "appearance_counts", "class_densities", "muscle_posterior", "standardised"]
 
@@ -60,35 +60,76 @@ def standardised(image: Image, per: Per = "volume") -> NDArray[np.float32]:
     Returns
     -------
     ndarray of float32, shape (Z, Y, X)
-        Within -1..2; values beyond lie at the ends. NaN outside the body, and in planes with too little body for a
-        mixture of their own.
+        Within -1..2; values beyond lie at the ends. NaN outside the body.
 
     Raises
     ------
     SegmentationError
         If the mixture fails, or does not tell muscle from fat: means in the wrong order, or nearer to each other than
-        half of what the two deviate together, or hardly a voxel in one of them.
+        half of what the two deviate together, or hardly a voxel in one of them. Per slice, only where that is so in
+        every plane: else a plane without a scale takes that of its neighbours, with a `UserWarning` (none where there
+        is but too little body for a mixture).
     """
     body = body_mask(image)
+    mixtures = MixtureSegmenter(per=per).mixtures(image)
+    if per == "slice":
+        scales = _of_each(mixtures, image.contrast)
+    else:
+        found = _scale(mixtures[0], image.contrast)
+        if not isinstance(found, _Scale):
+            raise SegmentationError(found)
+        scales = [found] * len(body)
     scaled: NDArray[np.float32] = np.full(image.grid.shape, np.nan, dtype=np.float32)
-    muscle, fat = MUSCLE_AND_FAT[image.contrast]
-    sign = 1 if fat > muscle[0] else -1
-    for z, mixture in enumerate(MixtureSegmenter(per=per).mixtures(image)):
-        if mixture is None:
-            continue
-        weights, means, variances = (np.array(part) for part in (mixture.weights, mixture.means, mixture.variances))
-        of_muscle = weights[list(muscle)]
-        zero, one = float(np.average(means[list(muscle)], weights=of_muscle)), float(means[fat])
-        width = float(np.sqrt(variances[muscle[0]]) + np.sqrt(variances[fat]))
-        share = min(float(of_muscle.sum()), float(weights[fat]))
-        if sign * (one - zero) < LEAST_GAP * width or share < LEAST_SHARE:
-            where = f"slice {z}: " if per == "slice" else ""
-            raise SegmentationError(
-                f"{where}the mixture does not tell muscle (mean {zero:.4g}) from fat (mean {one:.4g}), so that the grey"
-                " values have no scale in common with other images; a method without such a scale may do: tissue"
-            )
+    for z, (zero, one) in enumerate(scales):
         scaled[z][body[z]] = np.clip((image.voxels[z][body[z]] - zero) / (one - zero), *RANGE)
     return scaled
+
+
+class _Scale(NamedTuple):
+    """Grey values of muscle and of fat."""
+
+    muscle: float
+    fat: float
+
+
+def _scale(mixture: Mixture | None, contrast: Contrast) -> _Scale | str:
+    """Return the scale of a mixture, or why it has none."""
+    if mixture is None:
+        return "there is too little body for a mixture"
+    muscle, fat = MUSCLE_AND_FAT[contrast]
+    sign = 1 if fat > muscle[0] else -1
+    weights, means, variances = (np.array(part) for part in (mixture.weights, mixture.means, mixture.variances))
+    of_muscle = weights[list(muscle)]
+    zero, one = float(np.average(means[list(muscle)], weights=of_muscle)), float(means[fat])
+    width = float(np.sqrt(variances[muscle[0]]) + np.sqrt(variances[fat]))
+    share = min(float(of_muscle.sum()), float(weights[fat]))
+    if sign * (one - zero) < LEAST_GAP * width or share < LEAST_SHARE:
+        return (
+            f"the mixture does not tell muscle (mean {zero:.4g}) from fat (mean {one:.4g}), so that the grey values"
+            " have no scale in common with other images; a method without such a scale may do: tissue"
+        )
+    return _Scale(zero, one)
+
+
+def _of_each(mixtures: Sequence[Mixture | None], contrast: Contrast) -> list[_Scale]:
+    """Return a scale for each plane: its own, or one between those of the nearest planes that have one."""
+    found = [_scale(mixture, contrast) for mixture in mixtures]
+    known = {z: scale for z, scale in enumerate(found) if isinstance(scale, _Scale)}
+    failed = {z: why for z, why in enumerate(found) if isinstance(why, str)}
+    if not known:
+        z, why = next(iter(failed.items()))
+        raise SegmentationError(f"no slice has a scale of its own; slice {z}: {why}")
+    strange = [str(z) for z in failed if mixtures[z] is not None]
+    if strange:
+        warnings.warn(
+            f"appearance: slice {', '.join(strange)} cannot tell muscle from fat by itself and takes the scale of its"
+            " neighbours; look at the result",
+            UserWarning,
+            stacklevel=4,
+        )
+    columns = zip(*known.values(), strict=True)
+    zeros, ones = (np.interp(np.arange(len(found)), list(known), column) for column in columns)
+    return [_Scale(float(zero), float(one)) for zero, one in zip(zeros, ones, strict=True)]
 
 
 @remembered()

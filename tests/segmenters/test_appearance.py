@@ -179,6 +179,24 @@ def test_image_without_two_tissues_has_no_scale() -> None:
         standardised(alike())
 
 
+def test_slice_without_a_scale_takes_that_of_its_neighbours() -> None:
+    whole, _ = patches(Contrast.T1W, 40, 150, 500)
+    brightness = np.array([1.0, 1.0, 3.0])[:, None, None]
+    own = standardised(whole.with_voxels(whole.voxels * brightness), "slice")
+    voxels = whole.voxels * brightness
+    voxels[1] = 2 * alike().voxels[1]
+    with pytest.warns(UserWarning, match="slice 1 cannot tell muscle from fat by itself and takes the scale"):
+        filled = standardised(whole.with_voxels(voxels), "slice")
+    np.testing.assert_array_equal(filled[[0, 2]], own[[0, 2]])
+    # Half way between 150 to 500 and 450 to 1500; the frame of fat is 1000 there.
+    assert np.median(filled[1, 8:13, 16:48]) == pytest.approx((1000 - 300) / 700, abs=0.05)
+
+
+def test_no_slice_with_a_scale() -> None:
+    with pytest.raises(SegmentationError, match=r"no slice has a scale of its own; slice 0: the mixture does not tell"):
+        standardised(alike(), "slice")
+
+
 def test_case_without_a_scale_is_left_out_and_named() -> None:
     good = example_cases("muscle", subjects=2)
     truth = LabelMap(np.ones(GRID.shape, dtype=np.uint8), GRID, label_set("muscle"))
