@@ -159,8 +159,8 @@ def build(name: str, **settings: Any) -> Any:
     name : str
         One of `names`.
     **settings
-        Parameters of the method. A mapping with a ``name`` is a method of its own and is built first; ``a__b`` sets
-        parameter ``b`` of the method that is parameter ``a``.
+        Parameters of the method. A mapping with a ``name`` is a method of its own and is built first, and so is a bare
+        name where a method is expected; ``a__b`` sets parameter ``b`` of the method that is parameter ``a``.
 
     Returns
     -------
@@ -189,7 +189,7 @@ def build(name: str, **settings: Any) -> Any:
         if tail:
             nested[key] = value
         else:
-            direct[key] = _build_value(value)
+            direct[key] = _build_value(key, value)
             _check_role(name, key, direct[key], known[key])
     missing = [key for key, default in known.items() if default is inspect.Parameter.empty and key not in direct]
     if missing:
@@ -208,9 +208,11 @@ def _check_role(name: str, key: str, value: Any, default: Any) -> None:
         raise ParameterError(f"{key} of '{name}' must be a {what}, one of: {', '.join(names(kind))}")
 
 
-def _build_value(value: Any) -> Any:
+def _build_value(key: str, value: Any) -> Any:
     if isinstance(value, Mapping) and "name" in value:
         return build(**value)
+    if isinstance(value, str) and key in _ROLES:
+        return build(value)
     # TOML knows lists only, and a parameter is never changed in place.
     return tuple(value) if isinstance(value, list) else value
 
@@ -221,8 +223,10 @@ def _set_nested(method: Any, path: str, key: str, value: Any) -> None:
     if head not in known:
         raise ParameterError(f"'{path}' has no parameter '{head}'; it has: {', '.join(known) or 'none'}")
     if not tail:
-        method.set_params(**{head: _build_value(value)})
+        method.set_params(**{head: _build_value(head, value)})
         return
+    if known[head] is None and head in _ROLES:
+        raise ParameterError(f"'{path}' has no {head} of its own to set '{tail}' of: name one first, {head} = \"...\"")
     if not hasattr(known[head], "get_params"):
         raise ParameterError(f"parameter '{head}' of '{path}' is not a method: it has no '{tail}'")
     _set_nested(known[head], f"{path}.{head}", tail, value)

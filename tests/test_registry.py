@@ -56,6 +56,20 @@ def test_an_unknown_parameter_is_refused_with_the_ones_there_are() -> None:
         registry.build("n4", spline_mm__x=1, n_iterations=(3,))
 
 
+def test_a_part_can_be_named_by_its_bare_name() -> None:
+    method = registry.build("spgc", unary="appearance", unary__per="slice")
+    assert registry.describe(method)["unary"] == {**registry.describe(registry.build("appearance")), "per": "slice"}
+    with pytest.raises(UnknownNameError, match="unknown method 'appearence'; did you mean 'appearance'"):
+        registry.build("spgc", unary="appearence")
+    with pytest.raises(ParameterError, match="unary of 'spgc' must be a segmenter that gives probabilities, one of"):
+        registry.build("spgc", unary="threshold")
+
+
+def test_a_parameter_of_a_part_that_was_not_named() -> None:
+    with pytest.raises(ParameterError, match="'spgc' has no unary of its own to set 'per' of: name one first, unary ="):
+        registry.build("spgc", unary__per="slice")
+
+
 def test_a_missing_part_is_named() -> None:
     with pytest.raises(ParameterError, match="method 'translated' needs translator, segmenter"):
         registry.build("translated")
@@ -81,7 +95,7 @@ def test_a_plug_in_that_is_not_there_says_so() -> None:
         registry.Entry("mine", "segmenter", "musclekit.compose:Mine", "a plug-in").load()
 
 
-@pytest.mark.parametrize("translator", ["n4", {"name": "gmm"}, 3])
+@pytest.mark.parametrize("translator", ["gmm", {"name": "gmm"}, 3])
 def test_what_is_no_translator_cannot_stand_for_one(translator: object) -> None:
     with pytest.raises(ParameterError, match="translator of 'translated' must be a translator, one of: identity, n4"):
         registry.build("translated", translator=translator, segmenter={"name": "threshold"})
