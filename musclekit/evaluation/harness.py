@@ -241,7 +241,7 @@ def _claim(folder: Path, study: _Study) -> str:
         except (ValueError, KeyError, TypeError):
             earlier = None
         # A call that was refused before its first result has left nothing to be mixed up with.
-        if earlier != identity and any((folder / UNITS_FOLDER).glob("*.zip")):
+        if earlier != identity and any((folder / UNITS_FOLDER).glob("[!.]*.zip")):
             raise InputError(
                 f"{folder} holds an evaluation of other methods, parameters, metrics or folds, or by another version; "
                 "choose another folder"

@@ -421,7 +421,7 @@ def _claim(folder: Path, plan: Plan, study: _Study) -> str:
     about = json.loads(json.dumps(about, sort_keys=True, default=str))
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     path = folder / "plan.json"
-    if any((folder / "units").glob("*.zip")):
+    if any((folder / "units").glob("[!.]*.zip")):
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
             differing = [name for name in about if before[name] != about[name]]

@@ -228,14 +228,14 @@ def test_ctrl_c_keeps_what_is_done_and_the_end_is_the_same(cohort: Path, plan: P
     assert finished(start("whole")) == (0, "")
     stopped = start("stopped")
     units_of = tmp_path / "stopped" / "units"
-    while stopped.poll() is None and not (units_of.is_dir() and any(units_of.glob("*.zip"))):
+    while stopped.poll() is None and not (units_of.is_dir() and any(units_of.glob("[!.]*.zip"))):
         time.sleep(0.01)
     stopped.send_signal(signal.SIGINT)
     code, said = finished(stopped)
     assert code == 130
     assert "interrupted; the files already written are whole" in said
     assert "Traceback" not in said
-    done = {path.name: path.stat().st_mtime_ns for path in units_of.glob("*.zip")}
+    done = {path.name: path.stat().st_mtime_ns for path in units_of.glob("[!.]*.zip")}
     assert done
     assert not (tmp_path / "stopped" / "scores.csv").exists()
     assert finished(start("stopped")) == (0, "")
