@@ -48,9 +48,10 @@ LENGTHS = (1.0, 0.925, 1.075, 0.85, 1.15)
 FINE = 0.25
 #: Of the slices that can lie between the ends of the atlas at least this share does.
 MIN_SHARED = 0.4
-#: A place that is off by the length of the atlas costs as much as slices that fit no better than any do on average; an
-#: average below this is noise.
-PULL = 1.0
+#: A place that is off by a third of the atlas costs about as much as slices that fit no better than any do on average
+#: (where that is below the second number it is noise): outlines change little along a thigh, a thin thigh of a patient
+#: looks like the lower end of a healthy one, and scans of one study mostly show the same part.
+PULL = 8.0
 LEAST_MISFIT = 0.05
 #: A femur twice as large is as bad a fit as outlines that do not overlap by this share.
 FEMUR_SHARE = 0.5
