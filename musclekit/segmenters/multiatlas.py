@@ -17,9 +17,9 @@ from sklearn.base import BaseEstimator
 
 from musclekit.anatomy.registration import plane_axes
 from musclekit.checks import check_contrast, check_number, check_voxels
-from musclekit.errors import InputError, NotFittedError
+from musclekit.errors import InputError, NotFittedError, ParameterError
 from musclekit.image import Case, Contrast, Grid, Image, LabelMap, ProbabilityMap
-from musclekit.labels import LabelSet, label_set
+from musclekit.labels import SIDES, Label, LabelSet, label_set
 from musclekit.memory import remembered, remembering
 from musclekit.segmenters.atlas import (
     OVERLAP,
@@ -156,11 +156,19 @@ def _votes(
             known = _at(inside, case.image.grid, there)
             votes[0, z] += weight * known
             for k, label in enumerate(labels, start=1):
-                if (plane == label.id).any():
-                    share = weight * _at((plane == label.id).astype(np.float32), case.image.grid, there)
+                own_label = plane == _id_in_atlas(label, labels, mirrored)
+                if own_label.any():
+                    share = weight * _at(own_label.astype(np.float32), case.image.grid, there)
                     votes[k, z] += share
                     votes[0, z] -= share
     return np.maximum(votes, 0)
+
+
+def _id_in_atlas(label: Label, labels: LabelSet, mirrored: bool) -> int:
+    """Id that the atlas has for a label of the scan: where it is mirrored, that of the other side."""
+    if not mirrored or label.side is None:
+        return label.id
+    return labels.ids_of(label.name, SIDES[1 - SIDES.index(label.side)])[0]
 
 
 def _nearest(cases: Sequence[AtlasCase], image: Image, leg: int, legs: Sequence[AtlasLeg], n: int) -> list[AtlasLeg]:
@@ -289,6 +297,8 @@ class MultiAtlasSegmenter(BaseEstimator):
         return total
 
     def _check_parameters(self) -> None:
+        if not isinstance(self.labels, str):
+            raise ParameterError(f"labels must be the name of a label set, such as thigh-11, not {self.labels!r}")
         check_number("n_atlases", self.n_atlases, least=1, whole=True)
         check_number("spacing_mm", self.spacing_mm, least=0.5, most=10)
         check_number("control_mm", self.control_mm, least=8, most=FIELD_MM)

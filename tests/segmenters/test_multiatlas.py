@@ -9,7 +9,7 @@ import pytest
 
 from musclekit.errors import InputError, LabelError, NotFittedError, ParameterError
 from musclekit.image import Case, Contrast, Grid, Image, LabelMap
-from musclekit.labels import label_set
+from musclekit.labels import SIDES, label_set
 from musclekit.memory import Memory, remembering
 from musclekit.metrics import dice
 from musclekit.phantom import make_case
@@ -75,6 +75,21 @@ def test_two_legs_are_done_one_by_one(people: list[Case]):
         assert dice(found.voxels[part] > 0, both.reference.voxels[part] > 0) > 0.8
 
 
+def test_the_leg_of_the_other_side_votes_for_the_side_of_the_scan():
+    one, other = (
+        make_case(seed, legs="both", shape=(3, 112, 224), spacing=(60, 2, 2), reference="thigh-11-sided")
+        for seed in (71, 72)
+    )
+    found = MultiAtlasSegmenter(labels="thigh-11-sided").fit([one]).segment(other.image)
+    assert other.reference is not None
+    for side in SIDES:
+        mine, theirs = (
+            np.isin(labels.voxels, [label.id for label in found.label_set if label.side == side])
+            for labels in (found, other.reference)
+        )
+        assert dice(mine, theirs) > 0.85
+
+
 def test_axes_that_run_the_other_way_change_nothing(people: list[Case]):
     image = people[0].image
     affine = image.grid.affine.copy()
@@ -121,8 +136,13 @@ def test_it_refuses_what_it_cannot_learn_from(people: list[Case]):
 
 @pytest.mark.parametrize(
     ("name", "value", "says"),
-    [("n_atlases", 0, "n_atlases"), ("spacing_mm", 0.1, "spacing_mm"), ("control_mm", 2.0, "control_mm")],
+    [
+        ("n_atlases", 0, "n_atlases must be a whole number of at least 1, not 0"),
+        ("spacing_mm", 0.1, "spacing_mm must be a number of at least 0.5 and of at most 10, not 0.1"),
+        ("control_mm", 2.0, "control_mm must be a number of at least 8 and of at most 288, not 2.0"),
+        ("labels", 11, "labels must be the name of a label set, such as thigh-11, not 11"),
+    ],
 )
-def test_a_parameter_out_of_range_is_refused(name: str, value: float, says: str, people: list[Case]):
+def test_a_parameter_out_of_range_is_refused(name: str, value: object, says: str, people: list[Case]):
     with pytest.raises(ParameterError, match=says):
-        MultiAtlasSegmenter(**{name: value}).fit(people)
+        MultiAtlasSegmenter(**{name: value}).fit(people)  # type: ignore[arg-type]
