@@ -204,8 +204,11 @@ def _check_role(name: str, key: str, value: Any, default: Any) -> None:
     """Refuse what cannot stand where a composition expects a segmenter, a translator or a refiner."""
     if key in _ROLES and value is not default and not isinstance(value, _ROLES[key][1]):
         kind, role = _ROLES[key]
-        what = f"{kind} that gives probabilities" if role is ProbabilisticSegmenter else kind
-        raise ParameterError(f"{key} of '{name}' must be a {what}, one of: {', '.join(names(kind))}")
+        what, known = str(kind), list(names(kind))
+        if role is ProbabilisticSegmenter:
+            what = f"{kind} that gives probabilities"
+            known = [other for other in known if hasattr(entry(other).load(), "probabilities")]
+        raise ParameterError(f"{key} of '{name}' must be a {what}, one of: {', '.join(known)}")
 
 
 def _build_value(key: str, value: Any) -> Any:

@@ -306,7 +306,9 @@ def test_is_built_from_plain_data() -> None:
 
 
 def test_unary_without_probabilities_is_refused() -> None:
-    with pytest.raises(ParameterError, match="unary of 'graphcut' must be a segmenter that gives probabilities"):
+    with pytest.raises(
+        ParameterError, match="unary of 'graphcut' must be a segmenter that gives probabilities, one of: gmm, appear"
+    ):
         registry.build("graphcut", unary={"name": "threshold"})
     unary: Any = ThresholdSegmenter()
     with pytest.raises(ParameterError, match="such as gmm or appearance; ThresholdSegmenter gives none"):
