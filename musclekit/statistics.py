@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -226,7 +227,7 @@ def _subjects(what: str, subjects: Sequence[object] | None, kept: NDArray[np.boo
     if len(subjects) != len(kept):
         raise InputError(f"{what} takes one subject a value: {len(subjects)} subjects for {len(kept)} values")
     for place, subject in enumerate(subjects, start=1):
-        if subject is None or subject != subject:  # None and nan are what a table has where it has nothing
+        if subject is None or subject is pd.NA or subject != subject:  # what a table has where it has nothing
             raise InputError(f"{what}: value {place} has no subject")
     names = [str(subject) for subject, keep in zip(subjects, kept, strict=True) if keep]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
@@ -569,7 +570,8 @@ def intraclass_correlation(ratings: ArrayLike, *, model: IccModel = "2,1", level
     Notes
     -----
     Shrout and Fleiss (1979); the interval of ICC(2,1) by Satterthwaite's degrees of freedom (McGraw and Wong, 1996).
-    Without any residual the interval is the point itself.
+    Without any residual the interval is the point itself; where the degrees of freedom vanish, as they may with raters
+    who contradict each other, the interval of ICC(2,1) is nan.
     """
     what = "an intraclass correlation"
     _level(level)
@@ -598,7 +600,10 @@ def intraclass_correlation(ratings: ArrayLike, *, model: IccModel = "2,1", level
         estimate = (subjects - residual) / (subjects + (k - 1) * residual)
         low, high = _icc3_ends(f, n, k, level)
     else:
-        estimate = (subjects - residual) / (subjects + (k - 1) * residual + k * (raters - residual) / n)
+        total = subjects + (k - 1) * residual + k * (raters - residual) / n
+        if not total:
+            raise InputError(f"{what} of absolute agreement cannot be told: two raters swap the values of two subjects")
+        estimate = (subjects - residual) / total
         low, high = _icc2_ends(subjects, raters, residual, estimate, n, k, level)
     p = float(stats.f.sf(f, n - 1, freedom))
     interval = Interval(low, high, level, "F")
@@ -623,9 +628,10 @@ def _icc2_ends(
     # McGraw and Wong's a and b, multiplied by n (1 - icc) so that a perfect rater does not divide by nothing.
     a = k * icc
     b = n * (1 - icc) + k * icc * (n - 1)
-    freedom = (a * raters + b * residual) ** 2 / (
-        (a * raters) ** 2 / (k - 1) + (b * residual) ** 2 / ((n - 1) * (k - 1))
-    )
+    spread = (a * raters) ** 2 / (k - 1) + (b * residual) ** 2 / ((n - 1) * (k - 1))
+    if not spread:
+        return math.nan, math.nan
+    freedom = (a * raters + b * residual) ** 2 / spread
     below, above = float(stats.f.ppf(upper, n - 1, freedom)), float(stats.f.ppf(upper, freedom, n - 1))
     rest = k * raters + (k * n - k - n) * residual
     low = n * (subjects - below * residual) / (below * rest + n * subjects)

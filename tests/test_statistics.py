@@ -237,8 +237,9 @@ def test_a_bootstrap_says_what_it_cannot_do() -> None:
         bootstrap_by_subject([1, 2], resamples=0)
     with pytest.raises(InputError, match=r"needs 2 or more finite subjects, not 1 \(1 infinite left out\)"):
         bootstrap_by_subject([1, 2, np.inf], ["a", "a", "b"])
-    with pytest.raises(InputError, match="a bootstrap by subject: value 2 has no subject"):
-        bootstrap_by_subject([1, 2, 3], ["a", np.nan, "b"])
+    for nobody in (None, np.nan, pd.NA):
+        with pytest.raises(InputError, match="a bootstrap by subject: value 2 has no subject"):
+            bootstrap_by_subject([1, 2, 3], ["a", nobody, "b"])
     with pytest.raises(InputError, match="needs 2 or more finite values, not 0"):
         bootstrap_by_subject([])
 
@@ -342,6 +343,16 @@ def test_correlations_that_cannot_be() -> None:
         intraclass_correlation([[1, 2], [np.nan, 3]])
     with pytest.raises(InputError, match="needs subjects that differ; every rater gave all 3 the same"):
         intraclass_correlation([[1, 2], [1, 2], [1, 2]])
+    with pytest.raises(InputError, match="of absolute agreement cannot be told: two raters swap the values of two"):
+        intraclass_correlation([[1, 2], [2, 1]])
+
+
+def test_raters_who_contradict_each_other() -> None:
+    swapped = intraclass_correlation([[1, 2], [2, 1]], model="3,1")
+    assert (swapped.estimate, swapped.p) == (-1.0, 1.0)
+    turned = intraclass_correlation([[1, 2, 3], [2, 3, 1], [3, 1, 2]], model="2,1")
+    assert turned.estimate == pytest.approx(-1.0)
+    assert math.isnan(turned.interval.low)
 
 
 # Bland and Altman
