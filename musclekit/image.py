@@ -521,9 +521,23 @@ class Case(_Immutable):
         Raises
         ------
         InputError
-            If there are several: then ``images[contrast]`` says which is meant.
+            If there are several: then `image_of` says which is meant.
         """
         if len(self.images) > 1:
             names = ", ".join(self.images)
             raise InputError(f"case '{self.id}' has several images ({names}); choose one by its contrast")
         return next(iter(self.images.values()))
+
+    def image_of(self, contrast: Contrast | None) -> Image:
+        """Return the image of a contrast, or with None the only one there is.
+
+        Raises
+        ------
+        InputError
+            If there is none of that contrast, or no contrast is named and there are several images.
+        """
+        if contrast is None:
+            return self.image
+        if contrast not in self.images:
+            raise InputError(f"case '{self.id}' has no {contrast} image, only {', '.join(self.images)}")
+        return self.images[contrast]

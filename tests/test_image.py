@@ -295,6 +295,15 @@ class TestCase:
         case = Case("a", "s", {c: image(c) for c in (Contrast.FAT, Contrast.WATER)})
         with pytest.raises(InputError, match=r"case 'a' has several images \(fat, water\); choose one"):
             _ = case.image
+        assert case.image_of(Contrast.WATER) is case.images[Contrast.WATER]
+        with pytest.raises(InputError, match="case 'a' has no t1w image, only fat, water"):
+            case.image_of(Contrast.T1W)
+        with pytest.raises(InputError, match="case 'a' has several images"):
+            case.image_of(None)
+
+    def test_the_only_image_need_not_be_named(self) -> None:
+        case = Case("a", "s", {Contrast.CT: image()})
+        assert case.image_of(None) is case.image_of(Contrast.CT) is case.image
 
     def test_a_case_can_be_sent_to_another_process(self) -> None:
         reference = LabelMap(np.ones(GRID.shape, int), GRID, label_set("muscle"))

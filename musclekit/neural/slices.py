@@ -317,7 +317,7 @@ def domain_slices(
     first: Case | None = None
     shown = contrast
     for case in cases:
-        image = _image_of(case, contrast)
+        image = case.image_of(contrast)
         if first is None or shown is None:
             first, shown = case, image.contrast
         if image.contrast is not shown:
@@ -354,14 +354,6 @@ def domain_slices(
     )
     slices = np.concatenate([volume.slices for volume in volumes])
     return DomainSlices(slices, tuple(subjects), scale, shown, spec, small, large, sideless)
-
-
-def _image_of(case: Case, contrast: Contrast | None) -> Image:
-    if contrast is None:
-        return case.image
-    if contrast not in case.images:
-        raise InputError(f"case '{case.id}' has no {contrast} image, only {', '.join(case.images)}")
-    return case.images[contrast]
 
 
 def augment(batch: Slices, rng: np.random.Generator) -> Slices:
