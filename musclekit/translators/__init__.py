@@ -1,7 +1,17 @@
 """Translators: methods that turn an image into another on the same grid."""
 
 from musclekit.translators.bias import N4, bias_field
+from musclekit.translators.domains import Difference, DomainDifference, compare_domains
 from musclekit.translators.histogram import HistogramMatch, body_quantiles
 from musclekit.translators.identity import Identity
 
-__all__ = ["N4", "HistogramMatch", "Identity", "bias_field", "body_quantiles"]
+__all__ = [
+    "N4",
+    "Difference",
+    "DomainDifference",
+    "HistogramMatch",
+    "Identity",
+    "bias_field",
+    "body_quantiles",
+    "compare_domains",
+]
