@@ -83,7 +83,9 @@ def check_contrast(image: Image, accepted: Collection[Contrast], method: str) ->
     """
     if image.contrast not in accepted:
         names = ", ".join(sorted(accepted))
-        raise ModalityError(f"method '{method}' takes {names}; this image is {image.contrast}")
+        unknown = ", its weighting not known: name it (on the command line: --modality)"
+        hint = unknown if image.contrast is Contrast.MR and any(one.modality == "mr" for one in accepted) else ""
+        raise ModalityError(f"method '{method}' takes {names}; this image is {image.contrast}{hint}")
 
 
 def check_cases(cases: Iterable[Case], accepted: Collection[Contrast], method: str) -> None:

@@ -34,8 +34,12 @@ def test_hounsfield_units_are_recognised(low: float, high: float, share: float, 
 
 def test_a_contrast_that_a_method_does_not_take_is_refused() -> None:
     check_contrast(image(Contrast.FAT, 0, 1), {Contrast.FAT}, "n4")
-    with pytest.raises(ModalityError, match="method 'n4' takes fat, t1w; this image is ct"):
+    with pytest.raises(ModalityError, match=r"method 'n4' takes fat, t1w; this image is ct$"):
         check_contrast(image(Contrast.CT, -1000, 60), {Contrast.T1W, Contrast.FAT}, "n4")
+    with pytest.raises(ModalityError, match="takes t1w; this image is mr, its weighting not known: name it"):
+        check_contrast(image(Contrast.MR, 0, 1), {Contrast.T1W}, "spgc")
+    with pytest.raises(ModalityError, match=r"takes ct; this image is mr$"):
+        check_contrast(image(Contrast.MR, 0, 1), {Contrast.CT}, "spgc")
 
 
 @pytest.mark.parametrize(("contrast", "low"), [(Contrast.CT, -1000), (Contrast.MR, 0), (Contrast.T1W, -3)])

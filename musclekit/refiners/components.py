@@ -45,8 +45,8 @@ def largest_component(labels: LabelMap, *, connectivity: int = 26) -> LabelMap:
     The clean-up of Hiasa et al. and of Haque et al., who do not state the connectivity. Labels without sides lose the
     smaller leg: give a sided map, or each leg alone.
     """
-    if connectivity not in _NEIGHBOURHOODS:
-        raise ParameterError(f"connectivity must be 6, 18 or 26, not {connectivity}")
+    if connectivity not in tuple(_NEIGHBOURHOODS):
+        raise ParameterError(f"connectivity must be 6, 18 or 26, not {connectivity!r}")
     rank = _NEIGHBOURHOODS[connectivity]
     voxels: NDArray[Any] = labels.voxels.copy()
     if not voxels.any():

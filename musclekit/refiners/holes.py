@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.base import BaseEstimator
 
-from musclekit.errors import ParameterError
+from musclekit.checks import check_number
 from musclekit.image import Contrast, Image, LabelMap
 
 __all__ = ["FillHoles", "fill_holes"]
@@ -37,10 +37,10 @@ def fill_holes(labels: LabelMap, *, max_area_mm2: float | None = None) -> LabelM
     Raises
     ------
     ParameterError
-        If the largest area is negative.
+        If the largest area is negative or no number.
     """
-    if max_area_mm2 is not None and max_area_mm2 < 0:
-        raise ParameterError(f"max_area_mm2 must be 0 or more, not {max_area_mm2:g}")
+    if max_area_mm2 is not None:
+        check_number("max_area_mm2", max_area_mm2, least=0)
     pixel = float(np.linalg.norm(np.cross(labels.grid.affine[:3, 1], labels.grid.affine[:3, 2])))
     voxels: NDArray[Any] = labels.voxels.copy()
     for plane in voxels:

@@ -419,6 +419,8 @@ class GraphCutSegmenter(BaseEstimator):
             if getattr(self, name) not in get_args(allowed):
                 known = ", ".join(str(value) for value in get_args(allowed))
                 raise ParameterError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
+        if not isinstance(self.exclude_bone, bool):
+            raise ParameterError(f"exclude_bone must be true or false, not {self.exclude_bone!r}")
         if self.unary is not None and not isinstance(self.unary, ProbabilisticSegmenter):
             raise ParameterError(
                 "unary must be a method that gives probabilities, such as gmm or appearance; "

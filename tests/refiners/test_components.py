@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,6 +60,7 @@ def test_an_empty_label_map_stays_empty() -> None:
     assert not largest_component(label_map(np.zeros((2, 3, 4), np.uint8))).voxels.any()
 
 
-def test_an_unknown_connectivity_is_refused() -> None:
-    with pytest.raises(ParameterError, match="connectivity must be 6, 18 or 26, not 8"):
-        largest_component(label_map(np.zeros((2, 3, 4), np.uint8)), connectivity=8)
+@pytest.mark.parametrize("connectivity", [8, "6", [6]])
+def test_an_unknown_connectivity_is_refused(connectivity: Any) -> None:
+    with pytest.raises(ParameterError, match=f"connectivity must be 6, 18 or 26, not {re.escape(repr(connectivity))}"):
+        largest_component(label_map(np.zeros((2, 3, 4), np.uint8)), connectivity=connectivity)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,6 +81,7 @@ def test_refining_is_pure_and_settles() -> None:
     np.testing.assert_array_equal(FillHoles().refine(once, image).voxels, once.voxels)
 
 
-def test_a_negative_area_is_refused() -> None:
-    with pytest.raises(ParameterError, match="max_area_mm2 must be 0 or more, not -1"):
-        fill_holes(label_map(picture("1")), max_area_mm2=-1)
+@pytest.mark.parametrize("area", [-1, math.nan, "large"])
+def test_an_area_that_is_none_is_refused(area: Any) -> None:
+    with pytest.raises(ParameterError, match=f"max_area_mm2 must be a number of at least 0, not {area!r}"):
+        fill_holes(label_map(picture("1")), max_area_mm2=area)

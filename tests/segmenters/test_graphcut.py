@@ -324,6 +324,7 @@ def test_unary_without_probabilities_is_refused() -> None:
         ({"neighbourhood": 5}, "neighbourhood must be one of 4, 8, 6, 18, 26, not 5"),
         ({"pairwise": "edge"}, "pairwise must be one of length, contrast, not 'edge'"),
         ({"cost": "log"}, "cost must be one of probability, nll, not 'log'"),
+        ({"exclude_bone": "no"}, "exclude_bone must be true or false, not 'no'"),
     ],
 )
 def test_parameters_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -300,6 +300,7 @@ def test_a_constant_image_is_refused(cases: list[Case], fitted: ShapePriorSegmen
         ({"passes": 4}, "passes must be"),
         ({"smoothness": -0.1}, "smoothness must be"),
         ({"neighbourhood": 5}, "neighbourhood must be one of"),
+        ({"exclude_bone": "no"}, "exclude_bone must be true or false, not 'no'"),
     ],
 )
 def test_a_parameter_out_of_range_is_refused(
