@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,17 @@ from musclekit.memory import remembered
 from musclekit.segmenters.graphcut import body_of
 from musclekit.segmenters.tissue import TissueSegmenter
 
-__all__ = ["AtlasCase", "AtlasLeg", "Thigh", "annotated", "atlas_case", "atlas_legs", "registration_of", "thighs_of"]
+__all__ = [
+    "AtlasCase",
+    "AtlasLeg",
+    "Thigh",
+    "annotated",
+    "atlas_case",
+    "atlas_legs",
+    "registration_of",
+    "thighs_of",
+    "warn_of_own_annotation",
+]
 
 Mask = NDArray[np.bool_]
 
@@ -74,6 +85,16 @@ def atlas_case(case: Case, method: str, target: LabelSet) -> AtlasCase:
     if not labels.voxels.any():
         raise InputError(f"'{method}' cannot learn from case '{case.id}': no muscle is labelled in its reference")
     return AtlasCase(case.image, labels, case.side)
+
+
+def warn_of_own_annotation(cases: Sequence[AtlasCase], image: Image, method: str) -> None:
+    """Warn of an image that stands in the atlas itself, by its grey values: its own annotation would be found again."""
+    if any(np.array_equal(case.image.voxels, image.voxels) for case in cases):
+        warnings.warn(
+            f"{method}: this image stands in the atlas with its annotation; the result says nothing of other images",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 @remembered()

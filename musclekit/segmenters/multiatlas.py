@@ -32,6 +32,7 @@ from musclekit.segmenters.atlas import (
     atlas_legs,
     registration_of,
     thighs_of,
+    warn_of_own_annotation,
 )
 from musclekit.segmenters.deformable import bend, displacement, sample
 
@@ -210,6 +211,9 @@ class MultiAtlasSegmenter(BaseEstimator):
     from them, slices are matched along the thigh first and then registered in the plane (the slices of a muscle MR lie
     5 to 30 mm apart); the muscle compartment of scan and atlas comes from `TissueSegmenter`; every atlas has an equal
     vote, a share of it where two of its slices are mixed.
+
+    A person who stands in the atlas is segmented by their own annotation. Who measures must leave them out; of an image
+    that is in the atlas itself a `UserWarning` says so.
     """
 
     def __init__(
@@ -278,6 +282,7 @@ class MultiAtlasSegmenter(BaseEstimator):
                 "'multiatlas' learns from annotated cases: call fit(cases) first "
                 "(on the command line: --cases MANIFEST)"
             )
+        warn_of_own_annotation(self.atlas_, image, "multiatlas")
         # An atlas case meets each leg of the scan: its own legs are sought once even where nobody searches.
         with remembering():
             return ProbabilityMap(self._vote(image), image.grid, self.label_set)

@@ -7,7 +7,6 @@ has muscle at a place is the shape prior there. What is dear depends on two imag
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
@@ -22,7 +21,7 @@ from musclekit.checks import check_contrast, check_number, check_voxels
 from musclekit.errors import InputError, NotFittedError, ParameterError
 from musclekit.image import Case, Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
-from musclekit.memory import fingerprint, remembered, remembering
+from musclekit.memory import remembered, remembering
 from musclekit.metrics import dice
 from musclekit.protocols import ProbabilisticSegmenter
 from musclekit.segmenters.appearance import AppearanceSegmenter
@@ -35,6 +34,7 @@ from musclekit.segmenters.atlas import (
     atlas_legs,
     registration_of,
     thighs_of,
+    warn_of_own_annotation,
 )
 from musclekit.segmenters.graphcut import Cost, GraphCutSegmenter, LowPass, Pairwise
 from musclekit.segmenters.mincut import BinaryProblem, Connectivity, min_cut
@@ -434,12 +434,7 @@ class ShapePriorSegmenter(BaseEstimator):
             raise NotFittedError(
                 "'spgc' learns from annotated cases: call fit(cases) first (on the command line: --cases MANIFEST)"
             )
-        if fingerprint(image) in {fingerprint(case.image) for case in self.atlas_}:
-            warnings.warn(
-                "spgc: this image stands in the atlas with its annotation; the result says nothing of other images",
-                UserWarning,
-                stacklevel=3,
-            )
+        warn_of_own_annotation(self.atlas_, image, "spgc")
         return self._weighed(image, prior_map(self.atlas_, image))
 
     def _weighed(self, image: Image, prior: ShapePrior) -> BinaryProblem:
