@@ -92,7 +92,7 @@ class Estimate:
     test : str
         The test and its variant; empty where there is none.
     statistic, p : float
-        Of the test, two-sided; nan where there is none.
+        Of the test, two-sided but for an intraclass correlation; nan where there is none.
     left_out : mapping of str to int
         Why observations took no part, and how many: ``"nan"``, ``"infinite"``, ``"zero difference"`` (the last are left
         out of the test alone). Reasons without a case are not listed.

@@ -280,8 +280,8 @@ def min_cut(problem: BinaryProblem) -> NDArray[np.bool_]:
     - when its own preference is at least the sum of the weights to its undecided neighbours; this is repeated, as
       every voxel that is decided takes a side for its neighbours.
 
-    Costs are rounded to whole multiples of a power of two, about 1e-12 of the largest that can matter: a labelling is
-    cheapest to that precision.
+    Costs are rounded to whole multiples of a power of two, about 1e-12 of the largest that can matter but none finer
+    than 6e-14: a labelling is cheapest to that precision. Costs that are all smaller must be scaled up.
     """
     for cost in (problem.background_cost, problem.muscle_cost):
         if not np.isfinite(cost).all():
