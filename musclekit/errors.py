@@ -11,11 +11,13 @@
     │   ├── ModalityError     a method is given a contrast that it does not accept
     │   ├── LabelError        ids outside their label set, an unknown label, a map that does not exist
     │   ├── SchemaError       a manifest, plan or table breaks its schema
+    │   ├── CheckpointError   a network's file is of another kind, direction or version, or was changed
     │   ├── LeakError         a subject would be learnt from and tested on
     │   ├── NotFittedError    a method that learns from annotated cases is used before it has seen any
     │   ├── ParameterError    a parameter that does not exist or lies outside its range (also a ValueError)
     │   └── UnknownNameError  a name no registry knows (also a KeyError)
     ├── SegmentationError     a method ran and found nothing that it can stand behind
+    ├── UnsafeError           a translation changed what it has to keep, and a strict run was asked for
     ├── WorkerError           worker processes or a cluster were lost; what was finished is kept, run again
     └── OutputError           a result could not be written (also an OSError)
 """
@@ -25,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 __all__ = [
+    "CheckpointError",
     "FormatError",
     "GeometryError",
     "InputError",
@@ -39,6 +42,7 @@ __all__ = [
     "SchemaError",
     "SegmentationError",
     "UnknownNameError",
+    "UnsafeError",
     "VoxelError",
     "WorkerError",
     "unknown_name",
@@ -81,6 +85,10 @@ class SchemaError(InputError):
     """A manifest, plan or table does not follow its schema."""
 
 
+class CheckpointError(InputError):
+    """A network's file is not of the kind, direction or version that is needed, or was changed after it was written."""
+
+
 class LeakError(InputError):
     """A subject would be learnt from and tested on."""
 
@@ -102,6 +110,10 @@ class UnknownNameError(InputError, KeyError):
 
 class SegmentationError(MusclekitError):
     """A method ran and found nothing that it can stand behind."""
+
+
+class UnsafeError(MusclekitError):
+    """A translation changed what it has to keep; raised where a strict run was asked for."""
 
 
 class WorkerError(MusclekitError):
