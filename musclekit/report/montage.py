@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from musclekit.errors import GeometryError, ParameterError
+from musclekit.errors import GeometryError, ModalityError, ParameterError
 from musclekit.image import Contrast, Grid, Image, LabelMap
 from musclekit.labels import Label
 
@@ -154,7 +154,9 @@ def _labelled(labels: LabelMap) -> NDArray[np.intp]:
     return np.flatnonzero(labels.voxels.transpose(_View.of(labels.grid).axes).any(axis=(1, 2)))
 
 
-def draw_slices(image: Image, labels: LabelMap, slices: Sequence[int], *, panel_px: int = 400) -> list[Panel]:
+def draw_slices(
+    image: Image, labels: LabelMap, slices: Sequence[int], *, panel_px: int = 400, fake: Image | None = None
+) -> list[Panel]:
     """Draw slices with the outline and a faint fill of every structure, all cropped to one frame around the body.
 
     Parameters
@@ -167,6 +169,9 @@ def draw_slices(image: Image, labels: LabelMap, slices: Sequence[int], *, panel_
         Array indices along the axis that runs from foot to head.
     panel_px : int
         Width of each panel in pixels; a body more than twice as long as wide is drawn narrower.
+    fake : Image, optional
+        A translation of the image, of its contrast, to be laid over it: green where it became more like muscle, red
+        where less, yellow where it stayed (Gadermayr et al., hard-to-easy translation, Figure 3).
 
     Returns
     -------
@@ -176,10 +181,14 @@ def draw_slices(image: Image, labels: LabelMap, slices: Sequence[int], *, panel_
     Raises
     ------
     GeometryError
-        If image and labels lie on different grids.
+        If image and labels, or image and translation, lie on different grids.
+    ModalityError
+        If the translation is of another contrast.
     """
     if not image.grid.same_as(labels.grid):
         raise GeometryError(f"labels and image lie on different grids: {image.grid.difference(labels.grid)}")
+    if fake is not None:
+        _check_translation(image, fake)
     view = _View.of(image.grid)
     grey = [view.plane(image.voxels, z) for z in slices]
     ids = [view.plane(labels.voxels, z) for z in slices]
@@ -195,17 +204,34 @@ def draw_slices(image: Image, labels: LabelMap, slices: Sequence[int], *, panel_
     scale = panel_px / max(width_mm, height_mm / MAX_ELONGATION)
     size = (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
     panels = []
-    for z, g, i in zip(slices, grey, ids, strict=True):
-        crop = np.clip((g[top:bottom, left:right] - black) * (255.0 / (white - black)), 0, 255)
+
+    def drawn_grey(plane: NDArray[np.float32]) -> NDArray[np.uint8]:
+        crop = np.clip((plane[top:bottom, left:right] - black) * (255.0 / (white - black)), 0, 255)
         shrinks = size[0] < crop.shape[1]
         picture = cv2.resize(crop, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-        rgb = np.repeat(np.clip(picture, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+        return cast(NDArray[np.uint8], np.clip(picture, 0, 255).astype(np.uint8))
+
+    for z, g, i in zip(slices, grey, ids, strict=True):
+        before = drawn_grey(g)
+        rgb = np.repeat(before[:, :, None], 3, axis=2)
+        if fake is not None:
+            after = drawn_grey(view.plane(fake.voxels, z))
+            # Red and green make yellow. Muscle is darker than fat, or brighter: green is what moved towards it.
+            rgb[..., 0], rgb[..., 1] = (before, after) if image.contrast.fat_is_bright is False else (after, before)
+            rgb[..., 2] = 0
         here = i[top:bottom, left:right]
         present = set(np.flatnonzero(np.bincount(here.ravel())).tolist())
         drawn = tuple(label for label in labels.label_set if label.id in present)
         _draw_labels(rgb, here, drawn)
         panels.append(Panel(z, _level_mm(image.grid, view, z), rgb, scale, (black, white), drawn))
     return panels
+
+
+def _check_translation(image: Image, fake: Image) -> None:
+    if not image.grid.same_as(fake.grid):
+        raise GeometryError(f"image and translation lie on different grids: {image.grid.difference(fake.grid)}")
+    if image.contrast is not fake.contrast:
+        raise ModalityError(f"a translation from {image.contrast} to {fake.contrast} cannot be laid over its image")
 
 
 def montage(
@@ -215,6 +241,7 @@ def montage(
     columns: int | None = None,
     max_slices: int = 12,
     width_px: int = 1600,
+    fake: Image | None = None,
 ) -> bytes:
     """Lay labelled slices side by side, from the hip down, with names, levels, sides and a scale.
 
@@ -231,6 +258,8 @@ def montage(
         no slice holds one, over all of them, and the picture says so.
     width_px : int
         At most so wide; a few small pictures make a narrower one.
+    fake : Image, optional
+        A translation to be laid over the image, see `draw_slices`.
 
     Returns
     -------
@@ -240,7 +269,9 @@ def montage(
     Raises
     ------
     GeometryError
-        If image and labels lie on different grids.
+        If image, labels and translation do not share a grid.
+    ModalityError
+        If the translation is of another contrast.
     ParameterError
         If a number is out of range.
     """
@@ -254,10 +285,12 @@ def montage(
         columns = _best_columns(len(slices), aspect=width / height)
     columns = min(columns, len(slices))
     panel_px = max(48, min(MAX_PANEL_PX, (width_px - (columns + 1) * GAP_PX) // columns))
-    panels = draw_slices(image, labels, slices, panel_px=panel_px)
+    panels = draw_slices(image, labels, slices, panel_px=panel_px, fake=fake)
     facts = []
     labelled = _labelled(labels)
-    if not labelled.size:
+    if fake is not None:
+        facts.append("green: became muscle, red: was muscle, yellow: unchanged")
+    elif not labelled.size:
         facts.append("no voxel is labelled")
     elif len(slices) < labelled.size:
         facts.append(f"{len(slices)} of {labelled.size} labelled slices")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musclekit.errors import GeometryError, ParameterError
+from musclekit.errors import GeometryError, ModalityError, ParameterError
 from musclekit.image import Contrast, Grid, Image, LabelMap
 from musclekit.labels import label_set
 from musclekit.report.montage import choose_slices, draw_slices, grey_window, montage
@@ -241,6 +241,39 @@ def test_numbers_out_of_range_are_refused(name, value):
     image, labels = leg()
     with pytest.raises(ParameterError, match=f"{name} must be .* or more, not {value}"):
         montage(image, labels, **{name: value})
+
+
+@pytest.mark.parametrize("contrast", [Contrast.T1W, Contrast.WATER, Contrast.CT])
+def test_a_translation_is_green_where_it_became_muscle_red_where_it_was_and_yellow_elsewhere(contrast):
+    image, labels = leg(contrast)
+    # Two patches of one grey, between dark and bright ones: one becomes darker, the other brighter.
+    shape = image.grid.shape
+    _, y, x = np.indices(shape)
+    inside = image.voxels > 0
+    middle = image.with_voxels(np.where(inside, np.select([x < 16, x > 32], [5.0, 195.0], 100.0), image.voxels))
+    near = np.abs(x - shape[2] // 2) < 4
+    darker, brighter = near & (np.abs(y - 22) < 4), near & (np.abs(y - 38) < 4)
+    fake = middle.with_voxels(middle.voxels + 90.0 * brighter - 90.0 * darker)
+    nothing = labels.with_voxels(labels.voxels * 0)
+    (panel,) = draw_slices(middle, nothing, [1], panel_px=240, fake=fake)
+    red, green, blue = (panel.rgb[..., c].astype(int) for c in range(3))
+    assert not blue.any()
+    became, was = np.argwhere(green - red > 40), np.argwhere(red - green > 40)
+    assert len(became) > 100
+    assert len(was) > 100
+    # The front is on top, and rows of the array run to the front: row 38 lies above row 22.
+    assert (became[:, 0].mean() > was[:, 0].mean()) == (contrast.fat_is_bright is True)
+    assert (red == green).mean() > 0.8
+    assert decode(montage(middle, nothing, fake=fake)).shape[2] == 3
+
+
+def test_a_translation_to_another_contrast_or_grid_cannot_be_laid_over_its_image():
+    image, labels = leg()
+    with pytest.raises(ModalityError, match="a translation from t1w to ct cannot be laid over its image"):
+        montage(image, labels, fake=image.with_voxels(image.voxels, Contrast.CT))
+    other = Image(image.voxels, Grid.from_spacing(image.grid.shape, (4, 1, 1)), image.contrast)
+    with pytest.raises(GeometryError, match="image and translation lie on different grids"):
+        montage(image, labels, fake=other)
 
 
 @pytest.mark.slow
