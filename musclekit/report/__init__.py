@@ -5,7 +5,7 @@ from __future__ import annotations
 from musclekit.report.data import plain, report_data
 from musclekit.report.drawing import Figure
 from musclekit.report.figures import csa_profile, fat_fraction_bars, hu_histogram, scan_figures
-from musclekit.report.html import Failure, Report, ScanSection, Table, render_report, write_report
+from musclekit.report.html import Failure, Picture, Report, ScanSection, Table, render_report, write_report
 from musclekit.report.montage import Panel, choose_slices, draw_slices, grey_window, montage
 from musclekit.report.score_figures import bland_altman, boxplot, differences, not_drawn, score_strips, sensitivity_map
 from musclekit.report.score_tables import paper_table, summary_table, to_latex, to_markdown
@@ -14,6 +14,7 @@ __all__ = [
     "Failure",
     "Figure",
     "Panel",
+    "Picture",
     "Report",
     "ScanSection",
     "Table",

@@ -51,7 +51,8 @@ def _scan(scan: ScanSection) -> dict[str, Any]:
         "name": scan.name,
         "warnings": list(scan.warnings),
         "details": dict(scan.details),
-        "tables": [_table(name, frame, "") for name, frame in tables.items() if frame is not None],
+        "tables": [_table(name, frame, "") for name, frame in tables.items() if frame is not None]
+        + [_table(table.title, table.frame, table.caption) for table in scan.tables],
         "figures": [_figure(figure) for figure in scan.figures],
     }
 

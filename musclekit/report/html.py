@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from jinja2 import Environment
 
-__all__ = ["Failure", "Report", "ScanSection", "Table", "render_report", "write_report"]
+__all__ = ["Failure", "Picture", "Report", "ScanSection", "Table", "render_report", "write_report"]
 
 #: A longer table would make the page slow; the rest is in the CSV file and the page says so.
 MAX_ROWS = 400
@@ -63,6 +63,28 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture of pixels.
+
+    Parameters
+    ----------
+    title : str
+        What it shows.
+    png : bytes
+        The picture.
+    alt : str
+        What a reader who cannot see it needs to know.
+    caption : str
+        How to read it.
+    """
+
+    title: str
+    png: bytes
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class Failure:
     """A scan that could not be done, and why: ``message`` says what to do about it."""
 
@@ -88,6 +110,10 @@ class ScanSection:
         Facts: size, spacing, contrast ...
     figures : sequence of Figure
         Distributions of this scan.
+    tables : sequence of Table
+        Other tables of this scan; they come first.
+    pictures : sequence of Picture
+        Other pictures of it.
     """
 
     name: str
@@ -98,6 +124,8 @@ class ScanSection:
     warnings: Sequence[str] = ()
     details: Mapping[str, str] = field(default_factory=dict)
     figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
 
 
 @dataclass(frozen=True)
@@ -219,6 +247,7 @@ def _scan_view(scan: ScanSection, number: int) -> dict[str, Any]:
         "structures": _table_view(scan.structures, "Measures"),
         "asymmetry": _asymmetry_view(scan.asymmetry, "Left and right"),
         "slices": _table_view(present, "Slice by slice", "Slices without the structure are not listed."),
+        "tables": [view for view in map(_report_table, scan.tables) if view is not None],
     }
     return {"scan": scan, "anchor": f"scan-{number}"} | views
 
@@ -305,6 +334,7 @@ def _glossary(report: Report) -> list[tuple[str, str]]:
     frames = [table.frame for table in report.tables]
     for scan in report.scans:
         frames += [frame for frame in (scan.structures, scan.slices, scan.asymmetry) if frame is not None]
+        frames += [table.frame for table in scan.tables]
     shown = {column for frame in frames for column in _shown(frame)}
     return [(column.heading, column.meaning) for column in COLUMNS if column in shown and column.meaning]
 

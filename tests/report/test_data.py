@@ -19,7 +19,15 @@ def report() -> Report:
     return Report(
         "All",
         date="2026-01-31",
-        scans=[ScanSection("leg", structures=frame, warnings=["look"], details={"file": "leg.nii.gz"})],
+        scans=[
+            ScanSection(
+                "leg",
+                structures=frame,
+                warnings=["look"],
+                details={"file": "leg.nii.gz"},
+                tables=[Table("checks", frame, "how")],
+            )
+        ],
         failures=[Failure("arm", "it is no leg")],
         tables=[Table("T", frame, "how to read it"), Table("long", pd.DataFrame({"x": np.arange(1000)}))],
         figures=[Figure("F", "<svg/>", "what it shows", "how")],
@@ -33,7 +41,7 @@ def test_the_data_follow_their_schema_and_hold_everything() -> None:
     check_schema(data, "report", "the report")
     assert data["tables"][0]["rows"] == [[1, None, "a"], [None, "inf", None]]
     assert len(data["tables"][1]["rows"]) == 1000
-    assert data["scans"][0]["tables"][0]["title"] == "structures"
+    assert [table["title"] for table in data["scans"][0]["tables"]] == ["structures", "checks"]
     assert data["parameters"] == {"method": {"name": "gmm", "window": [1, 2]}, "seed": 3}
     assert "svg" not in json.dumps(data)
 

@@ -18,6 +18,7 @@ from musclekit.quantify import measure
 from musclekit.report import (
     Failure,
     Figure,
+    Picture,
     Report,
     ScanSection,
     Table,
@@ -90,11 +91,13 @@ def scan() -> ScanSection:
 
 
 def whole(scan: ScanSection) -> Report:
+    table = Table(NASTY, pd.DataFrame({NASTY: [NASTY]}), NASTY)
+    picture = Picture(NASTY, scan.picture_png, NASTY, NASTY)
     return Report(
         NASTY,
         NASTY,
         "21 November 2026",
-        [scan, ScanSection(NASTY, warnings=[NASTY], details={NASTY: NASTY})],
+        [scan, ScanSection(NASTY, warnings=[NASTY], details={NASTY: NASTY}, tables=[table], pictures=[picture])],
         [Failure(NASTY, NASTY)],
         [Table(NASTY, pd.DataFrame({NASTY: [NASTY], "value": [0.5]}), NASTY)],
         [Figure(NASTY, '<svg width="100pt"></svg>', NASTY, NASTY)],
@@ -269,6 +272,17 @@ def test_the_picture_opens_large_without_a_script(scan):
     shown, given = (cv2.imdecode(d, cv2.IMREAD_COLOR) for d in (data, np.frombuffer(scan.picture_png, np.uint8)))
     assert (picture["width"], picture["height"]) == (str(given.shape[1]), str(given.shape[0]))
     assert np.abs(shown.astype(int) - given.astype(int)).mean() < 3
+
+
+def test_a_scan_has_other_tables_and_pictures_of_its_own(scan):
+    table = Table("Translation", pd.DataFrame({"check": ["edges"], "found": ["0.25"]}), "Read it.")
+    picture = Picture("Before and after", scan.picture_png, "green and red", "Green is more.")
+    text = render_report(Report("x", scans=[ScanSection("one", tables=[table], pictures=[picture])]))
+    page = Page(text)
+    for words in ("Translation", "Read it.", "Before and after", "Green is more."):
+        assert words in page.text
+    assert [a["alt"] for a in page.all("img")] == ["green and red"]
+    assert rows_of(text, "Translation")[1][0] == "edges"
 
 
 def test_a_picture_that_is_none_is_refused():
