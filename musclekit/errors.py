@@ -17,6 +17,7 @@
     │   ├── ParameterError    a parameter that does not exist or lies outside its range (also a ValueError)
     │   └── UnknownNameError  a name no registry knows (also a KeyError)
     ├── SegmentationError     a method ran and found nothing that it can stand behind
+    ├── TrainingError         a training ran off: a loss is no finite number; the last good epoch is kept
     ├── UnsafeError           a translation changed what it has to keep, and a strict run was asked for
     ├── WorkerError           worker processes or a cluster were lost; what was finished is kept, run again
     └── OutputError           a result could not be written (also an OSError)
@@ -41,6 +42,7 @@ __all__ = [
     "ParameterError",
     "SchemaError",
     "SegmentationError",
+    "TrainingError",
     "UnknownNameError",
     "UnsafeError",
     "VoxelError",
@@ -110,6 +112,10 @@ class UnknownNameError(InputError, KeyError):
 
 class SegmentationError(MusclekitError):
     """A method ran and found nothing that it can stand behind."""
+
+
+class TrainingError(MusclekitError):
+    """A training ran off and was stopped; what it wrote after its last good epoch is kept."""
 
 
 class UnsafeError(MusclekitError):

@@ -29,7 +29,14 @@ def test_a_message_is_printed_as_it_is_and_survives_a_process(kind: type[Musclek
 
 def test_what_the_user_gave_is_one_branch() -> None:
     apart = {kind.__name__ for kind in CLASSES if not issubclass(kind, InputError)}
-    assert apart == {"MusclekitError", "SegmentationError", "UnsafeError", "WorkerError", "OutputError"}
+    assert apart == {
+        "MusclekitError",
+        "SegmentationError",
+        "TrainingError",
+        "UnsafeError",
+        "WorkerError",
+        "OutputError",
+    }
 
 
 @pytest.mark.parametrize(
