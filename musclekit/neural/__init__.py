@@ -1,5 +1,5 @@
 """Everything that needs torch, and the only place that imports it."""
 
-from musclekit.neural.device import Device, devices
+from musclekit.neural.device import Device, devices, resolve_device
 
-__all__ = ["Device", "devices"]
+__all__ = ["Device", "devices", "resolve_device"]

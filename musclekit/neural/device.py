@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Device", "devices"]
+from musclekit.errors import ParameterError
+
+__all__ = ["Device", "devices", "resolve_device"]
 
 
 @dataclass(frozen=True)
@@ -32,3 +34,24 @@ def devices() -> tuple[Device, ...]:
     if torch.backends.mps.is_available():
         found.append(Device("mps", "Apple Metal"))
     return tuple(found)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of that name, and never another one in its place.
+
+    Parameters
+    ----------
+    name : str
+        ``"cpu"``, ``"cuda"`` (the first one), ``"cuda:1"``, ``"mps"``.
+
+    Raises
+    ------
+    ParameterError
+        If there is none; the message says what there is.
+    """
+    known = devices()
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in [device.name for device in known]:
+        there = ", ".join(f"{device.name} ({device.description})" for device in known)
+        raise ParameterError(f"device '{name}' is not here; there is: {there}")
+    return torch.device(wanted)
