@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -39,6 +39,8 @@ class Entry:
         One line for ``musclekit methods``.
     needs : str
         What it needs besides an image.
+    settings : mapping
+        Parameters that the name stands for: of one class several methods can be made. They cannot be set.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Entry:
     target: str
     summary: str
     needs: str = "nothing"
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> type[Any]:
         """Import and return the class.
@@ -62,6 +65,8 @@ class Entry:
             raise ParameterError(f"method '{self.name}' ({self.target}) cannot be loaded: {problem}") from problem
         return loaded
 
+
+_NETWORK = "musclekit.translators.network:NetworkTranslator"
 
 _BUILT_IN = (
     Entry("tissue", "segmenter", "musclekit.segmenters.tissue:TissueSegmenter",
@@ -90,6 +95,17 @@ _BUILT_IN = (
           "N4 bias field correction of MR"),
     Entry("histogram-match", "translator", "musclekit.translators.histogram:HistogramMatch",
           "the grey values of a template scan", "a template scan"),
+    Entry("hard-to-easy", "translator", _NETWORK,
+          "infiltrated muscle made to look healthy, by a trained network, as in Gadermayr et al.", "a checkpoint",
+          {"direction": "hard-to-easy"}),
+    Entry("easy-to-hard", "translator", _NETWORK,
+          "healthy muscle made to look infiltrated, by a trained network", "a checkpoint",
+          {"direction": "easy-to-hard"}),
+    Entry("mr-to-ct", "translator", _NETWORK,
+          "MR made to look like CT, by a trained network, as in Yang et al.", "a checkpoint",
+          {"direction": "mr-to-ct"}),
+    Entry("ct-to-mr", "translator", _NETWORK,
+          "CT made to look like MR, by a trained network", "a checkpoint", {"direction": "ct-to-mr"}),
     Entry("largest-component", "refiner", "musclekit.refiners.components:LargestComponent",
           "keeps the largest connected component of each label"),
     Entry("fill-holes", "refiner", "musclekit.refiners.holes:FillHoles",
@@ -139,7 +155,8 @@ def parameters(name: str) -> dict[str, Any]:
     # A class without a constructor of its own shows object's (*args, **kwargs), which are no parameters.
     signature = inspect.signature(entry(name).load().__init__)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {key: item.default for key, item in signature.parameters.items() if key != "self" and item.kind in named}
+    shown = {key: item for key, item in signature.parameters.items() if item.kind in named}
+    return {key: item.default for key, item in shown.items() if key not in ("self", *entry(name).settings)}
 
 
 #: What a parameter of a composition must be: the parameter is called after it.
@@ -194,7 +211,7 @@ def build(name: str, **settings: Any) -> Any:
     missing = [key for key, default in known.items() if default is inspect.Parameter.empty and key not in direct]
     if missing:
         raise ParameterError(f"method '{name}' needs {', '.join(missing)}")
-    method = entry(name).load()(**direct)
+    method = entry(name).load()(**entry(name).settings, **direct)
     for key, value in nested.items():
         _set_nested(method, name, key, value)
     return method
@@ -246,12 +263,18 @@ def describe(method: Any) -> dict[str, Any]:
     target = f"{type(method).__module__}:{type(method).__qualname__}"
     # Only a class of the same name is loaded: a description must not import every method there is.
     name = f":{type(method).__qualname__}"
-    found = [item.name for item in _entries().values() if item.target.endswith(name) and item.load() is type(method)]
+    found = [item for item in _entries().values() if item.target.endswith(name) and item.load() is type(method)]
     if not found:
         raise ParameterError(f"{target} is not a registered method; registered: {', '.join(names())}")
-    described: dict[str, Any] = {"name": found[0]}
-    for key, value in method.get_params(deep=False).items():
-        described[key] = _plain(value, f"{found[0]}.{key}")
+    values = method.get_params(deep=False)
+    fitting = [item for item in found if all(values[key] == value for key, value in item.settings.items())]
+    if not fitting:
+        settings = "; ".join(f"{key}={value!r}" for item in found for key, value in item.settings.items())
+        raise ParameterError(f"{target} is registered with one of these settings only: {settings}")
+    described: dict[str, Any] = {"name": fitting[0].name}
+    for key, value in values.items():
+        if key not in fitting[0].settings:
+            described[key] = _plain(value, f"{fitting[0].name}.{key}")
     return described
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +18,18 @@ from musclekit.errors import InputError, ModalityError, NotFittedError, Paramete
 from musclekit.image import Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
 from musclekit.testing import check_refiner, check_segmenter, check_translator, example_cases, example_image
+from tests.tiny_checkpoint import DOMAINS, tiny_checkpoint
+
+
+@cache
+def _checkpoints() -> Path:
+    """A folder with an untrained network for each direction, gone with the tests."""
+    folder = Path(tempfile.mkdtemp(prefix="musclekit-contract-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for direction in DOMAINS:
+        tiny_checkpoint(folder / f"{direction}.pt", direction)
+    return folder
+
 
 # What a method needs besides its defaults.
 NEEDS: dict[str, dict[str, Any]] = {
@@ -22,13 +39,18 @@ NEEDS: dict[str, dict[str, Any]] = {
 }
 
 
+def needs(name: str) -> dict[str, Any]:
+    """What a method needs, a checkpoint where it is a network."""
+    return {"checkpoint": _checkpoints() / f"{name}.pt"} if name in DOMAINS else NEEDS.get(name, {})
+
+
 # What a method that learns is fitted on: the label set of its examples.
 LEARNS: dict[str, str] = {"appearance": "muscle", "spgc": "muscle", "multiatlas": "thigh-11"}
 
 
 def ready(name: str, contrast: Contrast | None = None, **settings: Any) -> Any:
     """A method with what it needs, fitted if it learns."""
-    method = registry.build(name, **{**NEEDS.get(name, {}), **settings})
+    method = registry.build(name, **{**needs(name), **settings})
     if name in LEARNS:
         method.fit(example_cases(LEARNS[name], contrast or _a_contrast(method)))
     return method
@@ -56,14 +78,14 @@ def test_segmenters_find_muscle_in_mr(name: str, contrast: Contrast) -> None:
 
 @pytest.mark.parametrize("name", registry.names("translator"))
 def test_translators_keep_the_contract(name: str) -> None:
-    check_translator(registry.build(name, **NEEDS.get(name, {})))
+    check_translator(registry.build(name, **needs(name)))
 
 
 @pytest.mark.parametrize("name", registry.names("refiner"))
 def test_refiners_keep_the_contract(name: str) -> None:
     image = example_image(Contrast.CT)
     labels = registry.build("threshold").segment(image)
-    check_refiner(registry.build(name, **NEEDS.get(name, {})), labels, image)
+    check_refiner(registry.build(name, **needs(name)), labels, image)
 
 
 class Plain(BaseEstimator):

@@ -1,0 +1,149 @@
+"""Translators that were trained: one class, whatever the network in the checkpoint leads from and to."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sklearn.base import BaseEstimator
+
+from musclekit.checks import check_contrast, check_number
+from musclekit.errors import CheckpointError, MissingFileError, ParameterError, UnsafeError
+from musclekit.image import Contrast, Domain, Image
+from musclekit.translators.safety import safety
+
+if TYPE_CHECKING:
+    from musclekit.neural.checkpoint import Card
+
+__all__ = ["NetworkTranslator"]
+
+
+class NetworkTranslator(BaseEstimator):
+    """Translate scans by a trained generator.
+
+    Registered as ``hard-to-easy``, ``easy-to-hard``, ``mr-to-ct`` and ``ct-to-mr``: each takes checkpoints of its own
+    direction and no others.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        File written by training.
+    direction : str, optional
+        What the checkpoint has to lead from and to, ``"hard-to-easy"``; any if left out.
+    device : str
+        Where the network runs: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. One that is not there is an error.
+    batch : int
+        Slices that go through it at once.
+    per_leg : bool, optional
+        Whether each leg is translated alone, left ones mirrored; as the network was trained if left out.
+    strict : bool
+        Whether a translation that fails a check is refused. Here the checks are those that need no segmentation;
+        `musclekit translate --strict` makes them all.
+
+    See Also
+    --------
+    musclekit.neural.inference.translate_volume : the work.
+    musclekit.translators.safety : the checks.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str | Path | None = None,
+        direction: str | None = None,
+        device: str = "cpu",
+        batch: int = 8,
+        per_leg: bool | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.direction = direction
+        self.device = device
+        self.batch = batch
+        self.per_leg = per_leg
+        self.strict = strict
+
+    @property
+    def card(self) -> Card:
+        """What the checkpoint says of itself.
+
+        Raises
+        ------
+        ParameterError
+            If no checkpoint was named.
+        MissingFileError, FormatError, CheckpointError
+            If it cannot be used, or leads in another direction.
+        """
+        return self._loaded()[1]
+
+    @property
+    def contrasts(self) -> frozenset[Contrast]:
+        """The contrast that the network was trained to take."""
+        return frozenset({self.card.source.contrast})
+
+    @property
+    def source(self) -> Domain:
+        """The domain that the network was trained to take."""
+        return self.card.source
+
+    @property
+    def target(self) -> Domain:
+        """The domain that it gives."""
+        return self.card.target
+
+    def translate(self, image: Image) -> Image:
+        """Translate a scan, slice by slice.
+
+        Raises
+        ------
+        ParameterError
+            If no checkpoint was named, a parameter is out of range, or the device is not there.
+        ModalityError
+            If the image is not of the source's contrast.
+        VoxelError
+            If it is constant or all air.
+        SegmentationError
+            If there is no body in it.
+        UnsafeError
+            If `strict` is set and a check fails; the message says which.
+        """
+        from musclekit.neural.inference import translate_volume
+
+        check_number("batch", self.batch, least=1, whole=True)
+        network, card = self._loaded(on_device=True)
+        check_contrast(image, {card.source.contrast}, self.direction or card.name)
+        voxels = translate_volume(network, card, image, device=self.device, batch=self.batch, per_leg=self.per_leg)
+        fake = image.with_voxels(voxels, card.target.contrast, card.target.grade)
+        if self.strict:
+            problems = safety(image, fake, monotone=card.monotone, window=card.windows[0]).warnings()
+            if problems:
+                raise UnsafeError(f"the translation is refused: {'; '.join(problems)}")
+        return fake
+
+    def _loaded(self, *, on_device: bool = False) -> tuple[Any, Card]:
+        """Network and card, read once for as long as the file stays the same."""
+        if self.checkpoint is None:
+            raise ParameterError(f"'{self.direction or 'network'}' needs a checkpoint: the file that training wrote")
+        path = Path(self.checkpoint)
+        try:
+            found = path.stat()
+        except OSError:
+            raise MissingFileError(f"{path}: no such file") from None
+        state = (found.st_ino, found.st_mtime_ns, found.st_size)
+        loaded = _load(path, state, self.device if on_device else "cpu")
+        leads = loaded[1].direction
+        if self.direction not in (None, leads):
+            raise CheckpointError(f"{path}: a checkpoint of '{leads}', not of '{self.direction}'")
+        return loaded
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, state: tuple[int, ...], device: str) -> tuple[Any, Card]:
+    """Read a checkpoint; the state of the file stands for its content."""
+    from musclekit.neural import resolve_device
+    from musclekit.neural.checkpoint import load_checkpoint
+
+    where = resolve_device(device)
+    network, card = load_checkpoint(path)
+    return network.to(where), card
