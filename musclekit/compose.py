@@ -64,14 +64,16 @@ class Translated(BaseEstimator):
     def translate(self, image: Image) -> Image:
         """Return what the segmenter is given for an image.
 
+        An image of the right contrast whose domain nobody has named is taken for one that the translator starts from.
+
         Raises
         ------
         ModalityError
-            If the image does not belong to the domain that the translator starts from, or the segmenter cannot take
-            what the translator gives.
+            If the image is known not to belong to the domain that the translator starts from, or the segmenter cannot
+            take what the translator gives.
         """
         source = self.translator.source
-        if source is not None and not source.holds(image):
+        if source is not None and not source.may_hold(image):
             has = f"{image.contrast}{f' ({image.domain})' if image.domain else ''}"
             wants = f"{source.contrast}{f' ({source.grade})' if source.grade else ''}"
             raise ModalityError(f"the translator starts from {wants}; this image is {has}")

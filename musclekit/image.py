@@ -457,6 +457,10 @@ class Domain:
         """Whether the image belongs here. A domain without a grade takes every grade."""
         return image.contrast is self.contrast and (self.grade is None or image.domain == self.grade)
 
+    def may_hold(self, image: Image) -> bool:
+        """Whether the image may belong here: its contrast fits, and its grade fits or is not known."""
+        return image.contrast is self.contrast and (image.domain is None or self.holds(image))
+
 
 @dataclass(frozen=True, eq=False)
 class Case(_Immutable):

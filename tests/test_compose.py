@@ -100,6 +100,16 @@ def test_segment_refuses_another_domain() -> None:
         Translated(translator=Darken(), segmenter=Recorder()).segment(hard(domain="easy"))
 
 
+def test_an_image_whose_domain_nobody_named_is_taken_for_one_of_the_source() -> None:
+    image = example_image(Contrast.T1W, shape=(2, 16, 16))
+    assert image.domain is None
+    method = Translated(translator=Darken(), segmenter=Recorder())
+    assert method.translate(image).domain == "easy"
+    # What is learnt from has to be told apart for certain.
+    with pytest.raises(ModalityError, match=r"case 'a' \(t1w, domain unknown\) is neither"):
+        method.fit([Case("a", "s1", {Contrast.T1W: image})])
+
+
 def test_a_segmenter_that_cannot_take_the_translation_says_so() -> None:
     image = example_image(Contrast.CT)
     with pytest.raises(ModalityError, match="the translator gives ct; the segmenter takes t1w"):

@@ -268,6 +268,13 @@ class TestDomain:
         assert not Domain(Contrast.T1W, "easy").holds(hard)
         assert not Domain(Contrast.CT).holds(hard)
 
+    def test_a_domain_may_hold_an_image_whose_grade_is_not_known(self) -> None:
+        hard, unknown = image(Contrast.T1W, domain="hard"), image(Contrast.T1W)
+        assert Domain(Contrast.T1W, "hard").may_hold(unknown)
+        assert Domain(Contrast.T1W, "hard").may_hold(hard)
+        assert not Domain(Contrast.T1W, "easy").may_hold(hard)
+        assert not Domain(Contrast.CT).may_hold(unknown)
+
 
 class TestCase:
     def test_a_case_holds_images_on_one_grid(self) -> None:
