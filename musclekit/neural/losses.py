@@ -1,6 +1,9 @@
 """What is asked of a translation, one term a function, each a mean over pixels.
 
 They are computed in float32 at least, whatever the precision of the networks.
+
+From Zhu et al., Unpaired image-to-image translation using cycle-consistent adversarial networks (2017); Gadermayr et
+al., hard-to-easy translation for the segmentation of thigh muscle, and Yang et al., domain adaptation from MR to CT.
 """
 
 from __future__ import annotations

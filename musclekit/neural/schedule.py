@@ -1,4 +1,4 @@
-"""How the learning rate changes over a training."""
+"""How the learning rate changes over a training, as in Zhu et al. (CycleGAN)."""
 
 from __future__ import annotations
 
