@@ -474,6 +474,7 @@ class _Cluster:
     def __init__(self, address: str, shared: Any) -> None:
         try:
             import distributed
+            from distributed.comm.addressing import get_address_host_port
         except ImportError:
             raise InputError('a scheduler needs Dask: pip install "musclekit[cluster]"') from None
         self.losses: tuple[type[BaseException], ...] = (
@@ -489,6 +490,8 @@ class _Cluster:
         self._level = self._logger.level
         self._logger.setLevel(logging.CRITICAL)
         try:
+            # A client that fails in its constructor takes 20 s to be collected, and prints a traceback.
+            get_address_host_port(address, strict=True)
             self._client = distributed.Client(address, timeout=CONNECT_S, set_as_default=False)
         except (OSError, TimeoutError, ValueError, ImportError) as problem:
             self._logger.setLevel(self._level)

@@ -194,8 +194,11 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPat
     assert time.monotonic() - start < 10
 
 
-@pytest.mark.parametrize("address", ["somewhere", "ftp://127.0.0.1:9", "tcp://127.0.0.1:x"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
+@pytest.mark.parametrize("address", ["somewhere", "ftp://127.0.0.1:9", "tcp://127.0.0.1:x", "tcp://127.0.0.1"])
+def test_an_address_that_is_none_is_refused_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    # A client that fails in its constructor leaves a traceback behind when it is collected.
+    monkeypatch.setattr(distributed, "Client", lambda *_, **__: pytest.fail("no connection is tried"))
     with pytest.raises(InputError, match="give the address that it prints, as tcp://host:port") as caught:
         Workers(scheduler=address).__enter__()
     assert address in str(caught.value)
