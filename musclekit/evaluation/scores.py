@@ -32,6 +32,7 @@ from musclekit.io.atomic import replacing
 from musclekit.labels import Label, LabelSet, label_mapping, label_set_names
 from musclekit.labels import label_set as named_label_set
 from musclekit.metrics import (
+    ReferenceSurface,
     SurfaceDistances,
     average_surface_distance,
     dice_of_counts,
@@ -43,7 +44,6 @@ from musclekit.metrics import (
     sensitivity_of_counts,
     specificity_of_counts,
     surface_dice,
-    surface_distances,
     volume_error_of_counts,
 )
 from musclekit.schemas import read_json
@@ -300,6 +300,7 @@ class ReferenceScorer:
         self._codes = self._positions[self._wanted.voxels]
         self._found_codes: dict[LabelSet, NDArray[Any]] = {}
         self._boxes = _boxes(self._wanted)
+        self._surfaces: dict[int, tuple[tuple[slice, ...], ReferenceSurface]] = {}
         # Nobody has a thigh without muscle: where only one leg has labels, the other was not annotated.
         annotated = {label.side for label in self.label_set if label.id in self._boxes}
         self._unknown = {leg.side for leg in self._legs} - annotated if annotated else set()
@@ -380,15 +381,23 @@ class ReferenceScorer:
         return _Counts(np.einsum("zkk->zk", pairs)[:, 1:], pairs.sum(axis=2)[:, 1:], pairs.sum(axis=1)[:, 1:], size)
 
     def _distances(self, prediction: LabelMap) -> list[SurfaceDistances]:
-        """Distances between the surfaces of each label, within the box around both masks."""
+        """Distances between the surfaces of each label, within a window around both masks."""
         found = self._in_set(prediction)
         boxes = _boxes(found)
         measured = []
         for label in self.label_set:
-            box = _around(self._boxes.get(label.id), boxes.get(label.id))
-            a, b = (labels.voxels[box] == label.id for labels in (found, self._wanted))
-            measured.append(surface_distances(a, b, found.grid.spacing))
+            window, surface = self._surface(label.id, boxes.get(label.id))
+            measured.append(surface.distances(found.voxels[window] == label.id))
         return measured
+
+    def _surface(self, id_: int, box: tuple[slice, ...] | None) -> tuple[tuple[slice, ...], ReferenceSurface]:
+        """Surface of a label of the reference, and a window that holds it and a box; kept while boxes fit into it."""
+        known = self._surfaces.get(id_)
+        if known is None or not _within(box, known[0]):
+            window = _around(self._boxes.get(id_), box, None if known is None else known[0])
+            surface = ReferenceSurface(self._wanted.voxels[window] == id_, self._wanted.grid.spacing)
+            known = self._surfaces[id_] = window, surface
+        return known
 
 
 def _row(label: Label, plane: int | None, metric: str, value: float) -> Score:
@@ -539,6 +548,14 @@ def _around(*boxes: tuple[slice, ...] | None) -> tuple[slice, ...]:
         if some
         else slice(0, 2)
         for axis in range(3)
+    )
+
+
+def _within(box: tuple[slice, ...] | None, window: tuple[slice, ...]) -> bool:
+    """Whether a window holds a box and one voxel more."""
+    return box is None or all(
+        outer.start <= max(0, inner.start - 1) and inner.stop < outer.stop
+        for inner, outer in zip(box, window, strict=True)
     )
 
 

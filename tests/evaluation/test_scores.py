@@ -37,6 +37,7 @@ from musclekit.evaluation.scores import (
 from musclekit.image import Grid, LabelMap
 from musclekit.labels import label_set
 from musclekit.metrics import (
+    ReferenceSurface,
     average_surface_distance,
     dice,
     hausdorff,
@@ -185,6 +186,29 @@ def test_a_reference_made_ready_scores_as_one_that_is_not(seed: int, name: str) 
         exchanged = scored(wanted, prediction, label_set=target, metrics=("dice", "jaccard", "asd", "hd95"))
         same = alone[alone["metric"].isin(exchanged["metric"])].reset_index(drop=True)
         assert_frame_equal(exchanged, same)
+
+
+def test_the_surfaces_of_a_reference_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def counted(mask: NDArray[np.bool_], spacing: tuple[float, ...]) -> ReferenceSurface:
+        made.append(mask.shape)
+        return ReferenceSurface(mask, spacing)
+
+    monkeypatch.setattr("musclekit.evaluation.scores.ReferenceSurface", counted)
+    ids = np.zeros((4, 20, 20), np.uint8)
+    ids[1:3, 8:12, 8:12] = 1
+    ready = ReferenceScorer(label_map(ids, "muscle"), metrics=("asd", "hd"))
+    # Larger, smaller, moved within the window, none at all; one that is larger than the window.
+    shapes = [(5, 15, 5, 15), (9, 11, 9, 11), (6, 10, 7, 14), (0, 0, 0, 0), (0, 20, 0, 20), (5, 15, 5, 15)]
+    for n, (top, bottom, left, right) in enumerate(shapes):
+        prediction = np.zeros_like(ids)
+        prediction[1:3, top:bottom, left:right] = 1
+        found = ready.scores(label_map(prediction, "muscle"))
+        distances = surface_distances(prediction == 1, ids == 1, GRID.spacing)
+        expected = [average_surface_distance(distances), hausdorff(distances)]
+        assert [row.value for row in found] == pytest.approx(expected, rel=1e-12)
+        assert len(made) == (1 if n < 4 else 2)
 
 
 def test_another_grid_is_refused_by_a_reference_made_ready() -> None:
