@@ -58,13 +58,13 @@ from musclekit.memory import Memory, fingerprint, remembering
 from musclekit.protocols import Segmenter
 from musclekit.schemas import check_schema
 
-__all__ = ["NAMED_GRIDS", "Mode", "Plan", "SearchResult", "check_plan", "read_plan", "search"]
+__all__ = ["LOWER_IS_BETTER", "NAMED_GRIDS", "Mode", "Plan", "SearchResult", "check_plan", "read_plan", "search"]
 
 Mode = Literal["nested", "paper"]
 
 #: Metrics a choice can go by. Differences of volume have a sign, and volumes say nothing of agreement.
 _HIGHER_IS_BETTER = frozenset({"dice", "jaccard", "sensitivity", "specificity", "ppv", "surface_dice_2mm"})
-_LOWER_IS_BETTER = frozenset({"asd", "hd", "hd95", "hd95_max"})
+LOWER_IS_BETTER = frozenset({"asd", "hd", "hd95", "hd95_max"})
 
 #: Digits of a table that people read; the tables a choice can be checked with hold every digit.
 SUMMARY_DIGITS = 6
@@ -197,8 +197,8 @@ def check_plan(plan: Plan) -> None:
         If the label does not exist.
     """
     metric = known_metrics([plan.metric])[0]
-    if metric not in _HIGHER_IS_BETTER | _LOWER_IS_BETTER:
-        known = ", ".join(name for name in METRICS if name in _HIGHER_IS_BETTER | _LOWER_IS_BETTER)
+    if metric not in _HIGHER_IS_BETTER | LOWER_IS_BETTER:
+        known = ", ".join(name for name in METRICS if name in _HIGHER_IS_BETTER | LOWER_IS_BETTER)
         raise ParameterError(f"a choice cannot go by {metric}, of which neither more nor less is better; use {known}")
     for point in plan.points:
         method = _built(plan.method, point)

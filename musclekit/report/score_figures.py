@@ -220,6 +220,7 @@ def boxplot(
         legend = legend_in(len(methods), 2)
         canvas = Canvas(figsize=(WIDTH_IN + 0.8, 0.75 + thick * at + legend))
         ax = canvas.subplots()
+        ax.use_sticky_edges = False  # a box that reaches farthest is not cut by the frame
         for where, _, n, finite, lost in boxes:
             color = METHOD_COLORS[n % len(METHOD_COLORS)]
             if finite.size:
@@ -409,7 +410,12 @@ def _p_text(p: float) -> str:
 
 
 def sensitivity_map(
-    points: pd.DataFrame, parameters: Sequence[str], *, score: str = "score", title: str = "What the parameters change"
+    points: pd.DataFrame,
+    parameters: Sequence[str],
+    *,
+    score: str = "score",
+    title: str = "What the parameters change",
+    smaller_is_better: bool = False,
 ) -> Figure:
     """Draw the mean score over every pair of parameters, averaged over the other parameters.
 
@@ -423,6 +429,8 @@ def sensitivity_map(
         Column of the scores.
     title : str
         Of the figure.
+    smaller_is_better : bool
+        Whether the best score is the smallest, as of a distance.
 
     Returns
     -------
@@ -452,6 +460,7 @@ def sensitivity_map(
     every = np.concatenate([found[np.isfinite(found)] for _, _, found in maps])
     colors = LinearSegmentedColormap.from_list("scores", MAP_COLORS)
     scale = Normalize(every.min(), every.max() if every.max() > every.min() else every.min() + 1e-9)
+    best_of = np.nanargmin if smaller_is_better else np.nanargmax
     told = []
     across = min(2, len(pairs))
     down = math.ceil(len(pairs) / across)
@@ -463,7 +472,7 @@ def sensitivity_map(
             panel.set_visible(False)
         for ax, (row_name, column_name), (row_values, column_values, found) in zip(panels, pairs, maps, strict=False):
             ax.pcolormesh(found, cmap=colors, norm=scale, edgecolors="none")
-            best = tuple(int(i) for i in np.unravel_index(np.nanargmax(found), found.shape))
+            best = tuple(int(i) for i in np.unravel_index(best_of(found), found.shape))
             for (i, j), value in np.ndenumerate(found):
                 if np.isfinite(value):
                     ink = ON_LIGHT if scale(value) > 0.55 else ON_DARK

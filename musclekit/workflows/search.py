@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from musclekit.evaluation.search import Mode, Plan, SearchResult, read_plan, search
+from musclekit.evaluation.search import LOWER_IS_BETTER, Mode, Plan, SearchResult, read_plan, search
 from musclekit.report import Failure, Figure, Report, Table, paper_table, sensitivity_map, summary_table, write_report
 from musclekit.workflows.cases import open_cases
 from musclekit.workflows.evaluate import METRICS, method_title
@@ -150,11 +150,12 @@ def _report(
     figures, undrawn = score_figures(scores[scores["metric"].isin(drawn)])
     warnings = [*warnings, *undrawn]
     nested = parameters["mode"] == "nested"
+    of_grid = {name for point in plan.points for name in point}
     how = "chosen in each fold without the subject it is scored on" if nested else "chosen once, on all left-out scores"
     tables = [
         Table(
             "Chosen parameters",
-            folds,
+            folds.assign(**{name: folds[name].map(_as_given) for name in folds.columns if name in of_grid}),
             f"One row a fold: the subject left out; what the choice went by (inner: mean {title} over "
             f"{'the other' if nested else 'all'} subjects) and what it came to on the subject left out (outer).",
         ),
@@ -185,6 +186,13 @@ def _report(
     )
 
 
+def _as_given(value: Any) -> str:
+    """Write the value of a parameter in full: 0.0005 is not 0.001."""
+    if value is None or pd.isna(value):
+        return ""  # the point has no such parameter
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _sensitivity(plan: Plan, points: pd.DataFrame, title: str, unit: str) -> list[Figure]:
     """Map of the mean score over pairs of parameters, where there is more than one point to compare."""
     names = [name for name in dict.fromkeys(name for point in plan.points for name in point) if name in points.columns]
@@ -192,7 +200,8 @@ def _sensitivity(plan: Plan, points: pd.DataFrame, title: str, unit: str) -> lis
     if not varied or not points["score"].notna().any():
         return []
     shown = f"{title}, {unit}" if unit else title
-    return [sensitivity_map(points.rename(columns={"score": shown}), names, score=shown)]
+    lower = plan.metric in LOWER_IS_BETTER
+    return [sensitivity_map(points.rename(columns={"score": shown}), names, score=shown, smaller_is_better=lower)]
 
 
 def _optimism(summary: Mapping[str, Any], title: str) -> list[Table]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -102,6 +103,7 @@ def test_a_second_call_goes_on_and_another_plan_is_refused(
 
 
 def test_paper_mode_says_that_it_is_optimistic(command: Command, cohort: Path, plan: Path, tmp_path: Path) -> None:
+    plan.write_text('metric = "asd"\n' + PLAN.replace("0.02", "0.0005"))
     result = command(
         "search", plan, "--cases", cohort / "manifest.csv", "-o", "out", "--mode", "paper", "--json", "--quiet"
     )
@@ -112,6 +114,10 @@ def test_paper_mode_says_that_it_is_optimistic(command: Command, cohort: Path, p
     assert printed["mode"] == "paper"
     assert printed["optimistic"] is True
     assert printed["report"] == "out/report.html"
+    data = json.loads((tmp_path / "out" / "report.json").read_text())
+    scores = pd.read_csv(tmp_path / "out" / "points.csv")["score"]
+    assert data["figures"][0]["alt"].endswith(f": {scores.min():.3f}.")  # of a distance the least is the best
+    assert re.search(r"<td[^>]*>(0\.0005|0\.5)</td>", (tmp_path / "out" / "report.html").read_text())
 
 
 def test_a_parameter_that_does_not_exist(command: Command, cohort: Path, plan: Path) -> None:

@@ -135,6 +135,13 @@ def test_the_map_shows_the_mean_over_the_other_parameters() -> None:
     assert "Not shown, because only one value was tried: sigma" in one.caption
 
 
+def test_the_best_of_distances_is_the_smallest() -> None:
+    figure = sensitivity_map(grid(), ["smoothness", "sigma"], smaller_is_better=True)
+    means = grid().groupby(["smoothness", "sigma"])["score"].mean()
+    assert figure.alt.endswith(f": {means.min():.3f}.")
+    assert sensitivity_map(grid(), ["smoothness", "sigma"]).alt.endswith(f": {means.max():.3f}.")
+
+
 def test_values_may_be_words_or_lists() -> None:
     table = pd.DataFrame(
         {"per": ["slice", "volume"] * 2, "steps": [[40, 20], [40, 20], [5], [5]], "score": [1, 2, 3, 4]}
