@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from musclekit.labels import LabelSet
 from musclekit.memory import fingerprint
 from musclekit.protocols import Segmenter
 
-__all__ = ["evaluate", "image_for", "labels_path", "noting", "training_subjects"]
+__all__ = ["evaluate", "forget", "image_for", "labels_path", "noting", "training_subjects"]
 
 #: Where an evaluation keeps what it has done, and says what it is of.
 UNITS_FOLDER = "units"
@@ -66,6 +67,11 @@ def training_subjects(method: object) -> frozenset[str]:
 def labels_path(folder: Path, method: str, case_id: str) -> Path:
     """Return where an evaluation that keeps its label maps puts the one of a case."""
     return folder / "labels" / method.replace("/", "_") / f"{case_id.replace('/', '_')}_dseg.nii.gz"
+
+
+def forget(folder: Path) -> None:
+    """Delete what an evaluation keeps to go on from: where nothing worked, another call is to try again."""
+    shutil.rmtree(folder / UNITS_FOLDER, ignore_errors=True)
 
 
 def evaluate(
@@ -235,16 +241,16 @@ def _claim(folder: Path, study: _Study) -> str:
         (musclekit.__version__, prints, study.metrics, study.label_set, folds, contents, kept_labels)
     )
     about = folder / IDENTITY_FILE
-    if about.is_file():
+    # A call that was refused before its first result has left nothing to be mixed up with.
+    if any((folder / UNITS_FOLDER).glob("[!.]*.zip")):
         try:
             earlier = json.loads(about.read_text(encoding="utf-8"))["identity"]
-        except (ValueError, KeyError, TypeError):
-            earlier = None
-        # A call that was refused before its first result has left nothing to be mixed up with.
-        if earlier != identity and any((folder / UNITS_FOLDER).glob("[!.]*.zip")):
+        except (OSError, ValueError, KeyError, TypeError):
+            earlier = None  # as in the folder of a search
+        if earlier != identity:
             raise InputError(
-                f"{folder} holds an evaluation of other methods, parameters, metrics or folds, or by another version; "
-                "choose another folder"
+                f"{folder} holds other results: of other methods, parameters, metrics, folds or cases, or by another "
+                "version; choose another folder"
             )
     with replacing(about) as temporary:
         plain = {"identity": identity, "methods": list(study.methods), "metrics": list(study.metrics)}

@@ -13,7 +13,7 @@ from musclekit.evaluation.comparison import Test, compare
 from musclekit.report import Report, Table, differences, paper_table, summary_table, write_report
 from musclekit.statistics import Correction
 from musclekit.workflows.numbers import write_table
-from musclekit.workflows.record import RunRecord, file_hash, versions
+from musclekit.workflows.record import RunRecord, check_folder, file_hash, versions
 from musclekit.workflows.score_report import failures_of, lost_scores, metric_title, score_figures
 from musclekit.workflows.summarise import read_score_tables
 
@@ -69,10 +69,11 @@ def compare_scores(
     Raises
     ------
     InputError
-        If a table cannot be used, there are fewer than two methods, or a name does not exist; the message lists those
-        that do.
+        If a table cannot be used, there are fewer than two methods, a name does not exist (the message lists those
+        that do), or the folder holds a run of another command.
     """
     started = datetime.now(UTC)
+    check_folder(out, "compare", {})
     table = read_score_tables(scores)
     found = compare(table, metric=metric, label=label, baseline=baseline, test=test, correction=correction)
     write_table(found, out / "compare.csv")

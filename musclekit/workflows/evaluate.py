@@ -14,7 +14,7 @@ from sklearn.base import clone
 from musclekit import registry
 from musclekit.errors import InputError, MissingFileError, MusclekitError, ParameterError
 from musclekit.evaluation.case_scores import score_case
-from musclekit.evaluation.harness import evaluate
+from musclekit.evaluation.harness import evaluate, forget
 from musclekit.evaluation.scores import (
     DEFAULT_METRICS,
     failed,
@@ -263,6 +263,8 @@ def evaluate_methods(
         for name, description in methods.items()
     ]
     scores = pd.concat([scores, *unopened], ignore_index=True)
+    if _nothing_works(scores):
+        forget(out)
     write_table(params_table(list(methods.values())), out / "params.csv")
     return _finish(scores, cases, out, parameters, notes, started)
 
@@ -399,6 +401,10 @@ def _score_file(
     return score_case(read_labels(path, meaning), case, method=method, metrics=metrics, label_set=target)
 
 
+def _nothing_works(scores: pd.DataFrame) -> bool:
+    return bool(scores["status"].astype(str).str.startswith("failed").all())
+
+
 def _finish(
     scores: pd.DataFrame,
     cases: ManifestCases,
@@ -409,7 +415,7 @@ def _finish(
 ) -> EvaluationResult:
     """Write the score table, the report and the record."""
     failures = failures_of(scores)
-    if scores["status"].astype(str).str.startswith("failed").all():
+    if _nothing_works(scores):
         raise InputError(f"no case could be scored: {failures[0].name}: {failures[0].message}")
     write_scores(scores, out / "scores.csv")
     summary = summary_table(scores)

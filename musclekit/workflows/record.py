@@ -24,6 +24,9 @@ __all__ = ["RunRecord", "check_folder", "file_hash", "versions", "write_json"]
 _LIBRARIES = ("numpy", "scipy", "pandas", "SimpleITK", "nibabel", "pydicom", "scikit-image", "scikit-learn",
               "opencv-python-headless", "PyMaxflow", "torch")  # fmt: skip
 
+#: What is written before the first result, and by which command.
+_BEGUN = {"plan.json": "search", "evaluation.json": "evaluate"}
+
 
 def versions() -> dict[str, str]:
     """Return the versions of musclekit, Python and the libraries results rest on."""
@@ -60,7 +63,7 @@ def write_json(data: Any, path: Path) -> None:
 
 
 def check_folder(folder: Path, command: str, parameters: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds the results of another run: two are never mixed.
+    """Refuse a folder that holds the results of another run, finished or not: two are never mixed.
 
     Parameters
     ----------
@@ -79,6 +82,11 @@ def check_folder(folder: Path, command: str, parameters: Mapping[str, Any]) -> N
     """
     path = folder / "run.json"
     if not path.is_file():
+        for name, other in _BEGUN.items():
+            if other != command and (folder / name).is_file() and any((folder / "units").glob("[!.]*.zip")):
+                raise InputError(
+                    f"{folder} holds an unfinished 'musclekit {other}'; finish it, or give another folder with --out"
+                )
         return
     try:
         known = json.loads(path.read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from musclekit.errors import InputError, MusclekitError, ParameterError, SchemaError, unknown_name
+from musclekit.errors import GeometryError, InputError, MusclekitError, ParameterError, SchemaError, unknown_name
 from musclekit.evaluation.scores import common_label_set, read_scores
 from musclekit.image import Case, LabelMap
 from musclekit.io import read_labels, replacing
@@ -31,7 +31,7 @@ from musclekit.workflows.cases import ManifestCases, open_cases
 from musclekit.workflows.measure import label_set_of
 from musclekit.workflows.numbers import write_table
 from musclekit.workflows.outcome import OnProgress
-from musclekit.workflows.record import RunRecord, file_hash, versions
+from musclekit.workflows.record import RunRecord, check_folder, file_hash, versions
 from musclekit.workflows.score_report import (
     VOLUMES,
     every_metric,
@@ -146,7 +146,16 @@ def agreement(prediction: LabelMap, reference: LabelMap) -> LabelMap:
         ``in both`` where both have one label, ``reference only`` where the reference has a label that the prediction
         lacks, ``prediction only`` where the prediction has one the reference lacks. Two different labels count as
         the second.
+
+    Raises
+    ------
+    GeometryError
+        If the two lie on different grids.
+    LabelError
+        If they cannot be compared in one set.
     """
+    if not prediction.grid.same_as(reference.grid):
+        raise GeometryError(f"prediction and reference lie on two grids: {prediction.grid.difference(reference.grid)}")
     target = common_label_set(prediction.label_set, reference.label_set)
     found, wanted = (
         (m if m.label_set == target else m.mapped(label_mapping(m.label_set, target))).voxels
@@ -211,9 +220,11 @@ def summarise_scores(
     Raises
     ------
     InputError
-        If a table cannot be used, or has no such metric, structure or column; the message lists what there is.
+        If a table cannot be used, or has no such metric, structure or column (the message lists what there is), or the
+        folder holds a run of another command.
     """
     started = datetime.now(UTC)
+    check_folder(out, "summarise", {})
     table = read_score_tables(scores)
     cases = None if manifest is None else open_cases(manifest, label_set_name)
     table = _parted(table, by, cases)

@@ -141,6 +141,18 @@ def test_no_case_that_can_be_used_is_a_refusal(command: Command, manifest: Path)
     assert "case" in result.stderr
 
 
+def test_a_run_in_which_nothing_works_leaves_the_folder_free(command: Command, manifest: Path, tmp_path: Path) -> None:
+    before = manifest.read_text()
+    change(manifest, labels="")
+    arguments = ("evaluate", manifest, "-o", "out", "--method", "appearance", "--splits", "leave-one-subject-out")
+    # The other cases are annotated, but no fold can be fitted: nothing is scored.
+    assert "no case could be scored" in refused(command, *arguments, "--quiet")
+    assert not list((tmp_path / "out" / "units").glob("*.zip"))
+    manifest.write_text(before)
+    result = command(*arguments, "--quiet")
+    assert result.returncode == 0, result.stderr
+
+
 def test_given_label_maps(command: Command, cohort: Path, tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
     folder.mkdir()

@@ -312,7 +312,9 @@ def test_an_interrupted_evaluation_goes_on(tmp_path: Path, with_splits: bool) ->
     Learner.calls.clear()
     brighter = [*cases[:-1], replace(case("b2", 60.0), subject="b")]
     if with_splits:
-        with pytest.raises(InputError, match="holds an evaluation of other methods, parameters, metrics or folds"):
+        with pytest.raises(
+            InputError, match="holds other results: of other methods, parameters, metrics, folds or cases"
+        ):
             evaluate({"m": method}, brighter, splits=splits, folder=tmp_path)
     else:
         evaluate({"m": method}, brighter, folder=tmp_path)
@@ -324,7 +326,9 @@ def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
     evaluate({"m": method}, [two_legs()], folder=tmp_path)
     before = (tmp_path / "evaluation.json").read_bytes()
     for methods, metrics in (({"m": registry.build("threshold", hu_low=-9.0)}, None), ({"m": method}, ("dice",))):
-        with pytest.raises(InputError, match="holds an evaluation of other methods, parameters, metrics or folds"):
+        with pytest.raises(
+            InputError, match="holds other results: of other methods, parameters, metrics, folds or cases"
+        ):
             evaluate(methods, [case("a")], metrics, folder=tmp_path)
     assert (tmp_path / "evaluation.json").read_bytes() == before
     (tmp_path / "free" / "units").mkdir(parents=True)
@@ -334,6 +338,10 @@ def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text("{")
     with pytest.raises(InputError, match="choose another folder"):
         evaluate({"m": method}, [case("a")], folder=tmp_path)
+    (tmp_path / "evaluation.json").unlink()  # as in the folder of a search that is not finished
+    with pytest.raises(InputError, match="choose another folder"):
+        evaluate({"m": method}, [case("a")], folder=tmp_path)
+    assert not (tmp_path / "evaluation.json").exists()
 
 
 def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:

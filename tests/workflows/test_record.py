@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from musclekit.errors import OutputError
-from musclekit.workflows.record import RunRecord, file_hash, versions, write_json
+from musclekit.errors import InputError, OutputError
+from musclekit.workflows.record import RunRecord, check_folder, file_hash, versions, write_json
 
 
 def test_a_file_s_hash_is_its_sha256(tmp_path: Path) -> None:
@@ -57,3 +57,14 @@ def test_a_header_s_hash_follows_the_data_it_names(tmp_path: Path) -> None:
     before = file_hash(header)
     (tmp_path / "a.raw").write_bytes(b"7")
     assert file_hash(header) != before
+
+
+@pytest.mark.parametrize(("file", "begun"), [("plan.json", "search"), ("evaluation.json", "evaluate")])
+def test_a_folder_of_an_unfinished_run_is_left_to_it(tmp_path: Path, file: str, begun: str) -> None:
+    (tmp_path / file).write_text("{}")
+    check_folder(tmp_path, "compare", {})  # nothing has been done there yet
+    (tmp_path / "units").mkdir()
+    (tmp_path / "units" / "a.zip").write_bytes(b"")
+    check_folder(tmp_path, begun, {})
+    with pytest.raises(InputError, match=f"holds an unfinished 'musclekit {begun}'; finish it, or give another folder"):
+        check_folder(tmp_path, "compare", {})

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from musclekit.errors import InputError, ParameterError, SchemaError, UnknownNameError
+from musclekit.errors import GeometryError, InputError, ParameterError, SchemaError, UnknownNameError
 from musclekit.evaluation.scores import COLUMNS, write_scores
 from musclekit.image import Grid, LabelMap
 from musclekit.io import write_label_table, write_labels
 from musclekit.labels import label_set
-from musclekit.workflows import open_cases, summarise_scores, write_phantoms
+from musclekit.workflows import compare_scores, open_cases, summarise_scores, write_phantoms
 from musclekit.workflows.score_report import failures_of, volume_pairs
 from musclekit.workflows.summarise import agreement, kept_labels, read_score_tables
 
@@ -164,3 +164,29 @@ def test_agreement_has_three_kinds_of_voxels() -> None:
     found = LabelMap([[[1, 1, 0], [2, 0, 3]]], grid, tissue)
     wanted = LabelMap([[[1, 0, 1], [3, 0, 3]]], grid, tissue)
     assert agreement(found, wanted).voxels.tolist() == [[[1, 3, 2], [2, 0, 1]]]
+
+
+def test_label_maps_on_two_grids_do_not_agree() -> None:
+    grids = Grid((1, 1, 2), np.eye(4)), Grid((1, 1, 3), np.eye(4))
+    found, wanted = (LabelMap(np.zeros(grid.shape, np.uint8), grid, label_set("muscle")) for grid in grids)
+    with pytest.raises(GeometryError, match="prediction and reference lie on two grids: shapes"):
+        agreement(found, wanted)
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path: Path, manifest: Path) -> None:
+    write_scores(table(), tmp_path / "scores.csv")
+    for case in REFERENCE_ML:  # label maps of other cases that go by the same names
+        labels = LabelMap(np.ones((1, 4, 4), np.uint8), Grid((1, 4, 4), np.eye(4)), label_set("muscle"))
+        write_labels(labels, tmp_path / "labels" / "gmm" / f"{case}_dseg.nii.gz")
+        write_label_table(labels.label_set, tmp_path / "labels" / "gmm" / f"{case}_dseg.tsv")
+    result = summarise_scores([tmp_path], tmp_path / "out", manifest=manifest)
+    assert sum("prediction and reference lie on two grids" in warning for warning in result.warnings) == 3
+
+
+def test_the_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    write_scores(table(), tmp_path / "scores.csv")
+    (tmp_path / "run.json").write_text(json.dumps({"command": "search", "parameters": {}}))
+    with pytest.raises(InputError, match="holds the results of 'musclekit search'"):
+        summarise_scores([tmp_path], tmp_path)
+    with pytest.raises(InputError, match="holds the results of 'musclekit search'"):
+        compare_scores([tmp_path], tmp_path)
