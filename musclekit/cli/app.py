@@ -18,10 +18,12 @@ from musclekit.cli.options import (
     ModalityChoice,
     Out,
     Quiet,
+    Scans,
     Series,
     Settings,
     Side,
     SideChoice,
+    Strict,
     words,
 )
 
@@ -64,7 +66,7 @@ def _options(
 @app.command()
 @guarded
 def segment(
-    scans: Annotated[list[Path], typer.Argument(help="NIfTI, NRRD or MHA files, DICOM folders, or folders of these.")],
+    scans: Scans,
     out: Out,
     method: Annotated[str, typer.Option("--method", help="A segmenter; see `musclekit methods`.")] = "tissue",
     translator: Annotated[
@@ -78,6 +80,7 @@ def segment(
         Path | None, typer.Option("--cases", help="Manifest of annotated cases, for a method that learns from them.")
     ] = None,
     label_set: LabelSetName = None,
+    strict: Strict = False,
     jobs: Jobs = 1,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -99,6 +102,49 @@ def segment(
             side=_side(side),
             cases=cases,
             label_set_name=label_set,
+            strict=strict,
+            jobs=jobs,
+            progress=progress,
+        )
+    print_batch(batch, as_json=as_json)
+    if batch.failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+@guarded
+def translate(
+    scans: Scans,
+    out: Out,
+    method: Annotated[str, typer.Option("--method", help="A translator; see `musclekit methods`.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, repeatable; checkpoint=FILE for a trained network.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Where a trained network runs: cpu, cuda, cuda:1, mps.")
+    ] = None,
+    modality: Modality = ModalityChoice.AUTO,
+    series: Series = None,
+    strict: Strict = False,
+    jobs: Jobs = 1,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Translate scans: images on their own grids, and the checks of what was changed."""
+    from musclekit.cli.output import print_batch
+    from musclekit.cli.progress import progress_bar
+    from musclekit.cli.values import parse_settings
+    from musclekit.workflows import compose_translator, translate_scans
+
+    description = compose_translator(method, parse_settings(settings or []), device)
+    with progress_bar("translating", quiet=quiet) as progress:
+        batch = translate_scans(
+            scans,
+            out,
+            method=description,
+            contrast=_contrast(modality),
+            series=series,
+            strict=strict,
             jobs=jobs,
             progress=progress,
         )

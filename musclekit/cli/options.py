@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Jobs", "LabelSetName", "Modality", "ModalityChoice", "Out", "Quiet", "Series", "Settings",
-           "Side", "SideChoice", "words"]  # fmt: skip
+__all__ = ["AsJson", "Jobs", "LabelSetName", "Modality", "ModalityChoice", "Out", "Quiet", "Scans", "Series",
+           "Settings", "Side", "SideChoice", "Strict", "words"]  # fmt: skip
 
 
 class ModalityChoice(StrEnum):
@@ -32,6 +32,7 @@ class SideChoice(StrEnum):
     RIGHT = "right"
 
 
+Scans = Annotated[list[Path], typer.Argument(help="NIfTI, NRRD or MHA files, DICOM folders, or folders of these.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to; made if it is not there.")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, help="Scans worked on at the same time.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
@@ -43,6 +44,9 @@ Series = Annotated[
     typer.Option("--series", help="DICOM series: its number, description or UID, where a folder has several."),
 ]
 Side = Annotated[SideChoice | None, typer.Option("--side", help="Which leg, where the scan shows one.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse a scan whose translation does not pass its safety checks.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 LabelSetName = Annotated[
     str | None,

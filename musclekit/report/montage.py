@@ -289,7 +289,7 @@ def montage(
     facts = []
     labelled = _labelled(labels)
     if fake is not None:
-        facts.append("green: became muscle, red: was muscle, yellow: unchanged")
+        facts.append("green: more like muscle than before, red: less, yellow: unchanged")
     elif not labelled.size:
         facts.append("no voxel is labelled")
     elif len(slices) < labelled.size:

@@ -11,6 +11,7 @@ from musclekit.workflows.phantoms import write_phantoms
 from musclekit.workflows.search import SearchOutcome, search_parameters
 from musclekit.workflows.segment import compose_method, segment_scans
 from musclekit.workflows.summarise import SummaryResult, summarise_scores
+from musclekit.workflows.translate import compose_translator, translate_scans
 from musclekit.workflows.validate import validate_file
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "collect_info",
     "compare_scores",
     "compose_method",
+    "compose_translator",
     "evaluate_methods",
     "evaluate_predictions",
     "label_set_of",
@@ -36,6 +38,7 @@ __all__ = [
     "search_parameters",
     "segment_scans",
     "summarise_scores",
+    "translate_scans",
     "validate_file",
     "write_phantoms",
 ]

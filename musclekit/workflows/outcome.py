@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from musclekit.quantify import Measures
-from musclekit.report import Figure
+from musclekit.report import Figure, Picture, Table, plain
 
 __all__ = ["BatchOutcome", "OnProgress", "ScanOutcome"]
 
@@ -46,6 +46,12 @@ class ScanOutcome:
         Facts for the report: size, spacing, contrast and so on.
     figures : tuple of Figure
         Distributions for the report.
+    tables : tuple of Table
+        Other tables for the report.
+    pictures : tuple of Picture
+        Other pictures for the report.
+    safety : mapping of str to float
+        What the checks of a translation found; empty where there was none.
     """
 
     name: str
@@ -60,6 +66,9 @@ class ScanOutcome:
     picture: bytes | None = None
     details: Mapping[str, str] = field(default_factory=dict)
     figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    safety: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,7 @@ class BatchOutcome:
                     "message": scan.message,
                     "warnings": list(scan.warnings),
                     "measures": None if scan.measures is None else scan.measures.as_dict(),
+                    "safety": plain(dict(scan.safety)),
                 }
                 for scan in self.scans
             ],

@@ -35,6 +35,8 @@ def scan_section(outcome: ScanOutcome) -> ScanSection:
         outcome.warnings,
         outcome.details,
         outcome.figures,
+        outcome.tables,
+        outcome.pictures,
     )
 
 

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import time
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from musclekit import registry
-from musclekit.errors import InputError, MusclekitError, OutputError, ParameterError, SegmentationError, unknown_name
+from musclekit.errors import InputError, ParameterError, SegmentationError, UnsafeError, unknown_name
 from musclekit.image import Contrast
 from musclekit.io import open_scan, write_label_table, write_labels
 from musclekit.labels import Side
+from musclekit.memory import remembering
 from musclekit.protocols import Segmenter
 from musclekit.report import scan_figures
+from musclekit.workflows.batch import Batch, Job, naming_fates, scan_records
 from musclekit.workflows.cases import open_cases
-from musclekit.workflows.inputs import find_scans, scan_names
 from musclekit.workflows.numbers import scan_details, sided_measures, write_measures, write_table
 from musclekit.workflows.outcome import BatchOutcome, OnProgress, ScanOutcome
 from musclekit.workflows.pages import write_picture, write_scan_report
 from musclekit.workflows.record import RunRecord, file_hash
 from musclekit.workflows.staging import together
+from musclekit.workflows.translation import check_translation, device_of, translated_by, translator_in
 
 __all__ = ["compose_method", "noted_warnings", "segment_scans", "write_all_measures"]
 
@@ -75,22 +74,6 @@ def compose_method(method: str, translator: str | None, settings: Mapping[str, A
     return registry.describe(built)
 
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One scan to segment: everything a worker process needs."""
-
-    path: Path
-    name: str
-    folder: Path
-    method: Segmenter
-    contrast: Contrast | None
-    series: str | None
-    side: Side | None
-
-
 def segment_scans(
     scans: Sequence[Path],
     out: Path,
@@ -101,6 +84,7 @@ def segment_scans(
     side: Side | None = None,
     cases: Path | None = None,
     label_set_name: str | None = None,
+    strict: bool = False,
     jobs: int = 1,
     progress: OnProgress | None = None,
 ) -> BatchOutcome:
@@ -124,6 +108,8 @@ def segment_scans(
         Manifest of annotated cases, for a method that learns from them.
     label_set_name : str, optional
         What the ids of their label maps mean; read from the label tables beside them if left out.
+    strict : bool
+        Whether a scan whose translation does not pass its checks is refused.
     jobs : int
         Scans worked on at the same time, each in a process of its own.
     progress : callable, optional
@@ -133,47 +119,38 @@ def segment_scans(
     -------
     BatchOutcome
         What became of each scan. Written for each: ``<name>_dseg.nii.gz`` on the scan's own grid, its label table
-        ``_dseg.tsv``, ``_measures.csv`` and ``.json``, ``_qc.png``; for the run: ``report.html`` and ``run.json``.
+        ``_dseg.tsv``, ``_measures.csv`` and ``.json``, ``_qc.png``, and ``_safety.csv`` where it was translated; for
+        the run: ``report.html`` and ``run.json``.
 
     Raises
     ------
     InputError
         If there is a single scan and it cannot be used; in a batch it becomes a failed outcome and the others finish.
         If the method learns from annotated cases and none are given.
+    UnsafeError
+        If there is a single scan, and `strict` refuses it.
     """
-    paths, refused = _find(scans)
-    if jobs < 1:
-        raise ParameterError(f"jobs must be 1 or more, not {jobs}")
+    batch = Batch.find(scans, out)
     description = dict(method) if method is not None else registry.describe(registry.build("tissue"))
     with noted_warnings() as notes:
         fitted = _fitted(description, cases, label_set_name)
+    translator = translator_in(fitted)
+    if strict and translator is None:
+        raise ParameterError("strict is about translations, and no translator is named")
+    device = device_of(translator)
     started = datetime.now(UTC)
-    alone = len(paths) == 1 and not refused
-    work = [
-        _Job(path, name, out if alone else out / name, fitted, contrast, series, side)
-        for path, name in zip(paths, scan_names(paths), strict=True)
-    ]
-    if alone:
-        outcomes = [_segment(work[0])]
-        if progress is not None:
-            progress(1, 1, work[0].name)
-    else:
-        outcomes = []
-        for outcome in _outcomes(work, jobs):
-            outcomes.append(outcome)
-            if progress is not None:
-                progress(len(outcomes), len(work), outcome.name)
-        order = {item.name: position for position, item in enumerate(work)}
-        outcomes = sorted(outcomes, key=lambda outcome: order[outcome.name]) + refused
+    work = partial(_segment, method=fitted, contrast=contrast, series=series, side=side, strict=strict)
+    outcomes = batch.run(work, processes=jobs, progress=progress)
     parameters = {
         "method": description,
         "contrast": None if contrast is None else str(contrast),
         "series": series,
         "side": side,
         "cases": None if cases is None else str(cases),
+        "strict": strict,
         "jobs": jobs,
     }
-    try:
+    with naming_fates(outcomes):
         report = write_scan_report(
             outcomes,
             out / "report.html",
@@ -183,11 +160,7 @@ def segment_scans(
             warnings=notes,
         )
         write_all_measures(outcomes, out / "measures.csv")
-        _write_record(outcomes, parameters, started, out / "run.json")
-    except OutputError as problem:
-        # The scans themselves may have been done: what became of each must not be lost with the report.
-        fates = "; ".join(f"{item.name} {item.status}{f' ({item.message})' * bool(item.message)}" for item in outcomes)
-        raise OutputError(f"{problem}. Scans: {fates}") from problem
+        RunRecord("segment", parameters, scan_records(outcomes), device, started).write(out / "run.json")
     return BatchOutcome(tuple(outcomes), report, tuple(notes))
 
 
@@ -202,24 +175,6 @@ def _fitted(description: Mapping[str, Any], cases: Path | None, label_set_name: 
         if "annotated cases" in str(problem):
             raise type(problem)(f"{problem}; give a manifest of them with --cases") from problem
         raise
-
-
-def _write_record(
-    outcomes: Sequence[ScanOutcome], parameters: Mapping[str, Any], started: datetime, path: Path
-) -> None:
-    inputs = [
-        {
-            "name": outcome.name,
-            "path": str(outcome.path),
-            "sha256": outcome.input_hash,
-            "status": outcome.status,
-            "message": outcome.message,
-            "warnings": list(outcome.warnings),
-            "seconds": round(outcome.seconds, 3),
-        }
-        for outcome in outcomes
-    ]
-    RunRecord("segment", parameters, inputs, "cpu", started).write(path)
 
 
 def write_all_measures(outcomes: Sequence[ScanOutcome], path: Path) -> None:
@@ -237,70 +192,6 @@ def write_all_measures(outcomes: Sequence[ScanOutcome], path: Path) -> None:
     write_table(pd.concat(tables, ignore_index=True), path)
 
 
-def _find(scans: Sequence[Path]) -> tuple[list[Path], list[ScanOutcome]]:
-    """Return the scans meant, and of several paths given those that lead to none, as failures."""
-    if not scans:
-        raise InputError("no scan was given")
-    found: list[Path] = []
-    refused: list[ScanOutcome] = []
-    for given in scans:
-        try:
-            found += find_scans([given])
-        except InputError as problem:
-            if len(scans) == 1:
-                raise
-            refused.append(ScanOutcome(given.name or str(given), given, "failed", message=str(problem)))
-    if not found:
-        raise InputError("; ".join(outcome.message for outcome in refused))
-    return list(dict.fromkeys(found)), refused
-
-
-def _outcomes(work: Sequence[_Job], jobs: int) -> Iterator[ScanOutcome]:
-    """Yield the outcome of each scan as it comes; a fault in one leaves the others alone."""
-    if jobs == 1:
-        yield from map(_segment_or_fail, work)
-        return
-    from joblib import Parallel, delayed, parallel_config
-
-    given = {item.name: item for item in work}
-    # A worker may be one of an earlier call, made in another working directory.
-    absolute = [replace(item, path=item.path.absolute(), folder=item.folder.absolute()) for item in work]
-    # One thread a worker: the processes are what runs in parallel.
-    with parallel_config(backend="loky", inner_max_num_threads=1):
-        outcomes = Parallel(n_jobs=min(jobs, len(work)), return_as="generator_unordered")(
-            delayed(_segment_or_fail)(item, one_thread=True) for item in absolute
-        )
-        for outcome in outcomes:
-            item = given[outcome.name]
-            yield replace(outcome, path=item.path, folder=None if outcome.folder is None else item.folder)
-
-
-def _segment_or_fail(job: _Job, *, one_thread: bool = False) -> ScanOutcome:
-    if one_thread:
-        import cv2
-        import SimpleITK as sitk
-
-        cv2.setNumThreads(1)
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    began = time.perf_counter()
-    try:
-        return _segment(job)
-    except MusclekitError as problem:
-        message = str(problem)
-    except Exception as problem:  # a fault of ours in one scan must not take the night's batch with it
-        where = traceback.extract_tb(problem.__traceback__)[-1]
-        message = f"unexpected {type(problem).__name__} in {Path(where.filename).name}:{where.lineno}: {problem}"
-        logger.debug("%s", job.path, exc_info=True)
-    return ScanOutcome(
-        job.name,
-        job.path,
-        "failed",
-        message=message,
-        seconds=time.perf_counter() - began,
-        input_hash=file_hash(job.path) if os.access(job.path, os.R_OK) else "",
-    )
-
-
 @contextmanager
 def noted_warnings() -> Iterator[list[str]]:
     """Collect what a method warns of, so that it stands in the report instead of passing by on the screen."""
@@ -316,21 +207,30 @@ def noted_warnings() -> Iterator[list[str]]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
-def _segment(job: _Job) -> ScanOutcome:
+def _segment(
+    job: Job, *, method: Segmenter, contrast: Contrast | None, series: str | None, side: Side | None, strict: bool
+) -> ScanOutcome:
     began = time.perf_counter()
-    scan = open_scan(job.path, contrast=job.contrast, series=job.series)
+    scan = open_scan(job.path, contrast=contrast, series=series)
+    translator = translator_in(method)
+    checked = None
     try:
-        with noted_warnings() as notes:
-            labels = job.method.segment(scan.image)
-    except (InputError, SegmentationError) as problem:
+        # What is checked is what is segmented: it is translated once.
+        with noted_warnings() as notes, remembering() if translator is not None else nullcontext():
+            if translator is not None:
+                checked = check_translation(scan.image, translated_by(method, scan.image), translator, strict=strict)
+            labels = method.segment(scan.image)
+    except (InputError, SegmentationError, UnsafeError) as problem:
         raise type(problem)(f"{job.path}: {problem}") from problem
-    measures = sided_measures(labels, scan.image, side=job.side)
+    measures = sided_measures(labels, scan.image, side=side)
     with together(job.folder) as folder:
         write_labels(labels, folder / f"{job.name}_dseg.nii.gz", like=scan)
         write_label_table(labels.label_set, folder / f"{job.name}_dseg.tsv")
         write_measures(measures, folder, job.name)
         picture = write_picture(scan.image, labels, folder / f"{job.name}_qc.png")
-    return ScanOutcome(
+        if checked is not None:
+            write_table(checked.frame, folder / f"{job.name}_safety.csv")
+    outcome = ScanOutcome(
         job.name,
         job.path,
         "done",
@@ -343,3 +243,4 @@ def _segment(job: _Job) -> ScanOutcome:
         details=scan_details(scan),
         figures=tuple(scan_figures(measures, labels, scan.image)),
     )
+    return outcome if checked is None else checked.added_to(outcome)
