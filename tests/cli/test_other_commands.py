@@ -14,7 +14,7 @@ from tests.cli.conftest import Command
 def test_help_names_every_command(command: Command) -> None:
     result = command("--help")
     assert result.returncode == 0
-    commands = "demo segment measure evaluate summarise search phantom methods info validate"
+    commands = "demo segment translate measure evaluate summarise search phantom methods info validate"
     for name in commands.split():
         assert name in result.stdout
 
