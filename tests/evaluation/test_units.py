@@ -310,12 +310,20 @@ def _workers_are_gone(session: int) -> None:
         time.sleep(0.1)
 
 
+def _wait_until_begun(notes: Path, count: int) -> None:
+    limit = time.monotonic() + 60
+    while len(began(notes)) < count:
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
 @pytest.mark.slow
 def test_a_cluster_that_loses_all_workers_goes_on_with_new_ones(tmp_path: Path, notes: Path, cluster: Cluster) -> None:
     done_by(tmp_path / "here")
     with Workers(SHARED, scheduler=cluster.address, folder=tmp_path / "there", identity="a") as workers:
         for n, _ in enumerate(workers.run(work, units(notes, 0.3))):
             if n == 2:
+                _wait_until_begun(notes, n + 2)
                 for process in cluster.workers:
                     process.kill()
                 cluster.add_worker()
