@@ -26,7 +26,7 @@ from musclekit.labels import LabelSet
 from musclekit.memory import fingerprint
 from musclekit.protocols import Segmenter
 
-__all__ = ["evaluate", "forget", "image_for", "labels_path", "noting", "training_subjects"]
+__all__ = ["evaluate", "forget", "image_for", "labels_name", "labels_path", "noting", "training_subjects"]
 
 #: Where an evaluation keeps what it has done, and says what it is of.
 UNITS_FOLDER = "units"
@@ -66,7 +66,12 @@ def training_subjects(method: object) -> frozenset[str]:
 
 def labels_path(folder: Path, method: str, case_id: str) -> Path:
     """Return where an evaluation that keeps its label maps puts the one of a case."""
-    return folder / "labels" / method.replace("/", "_") / f"{case_id.replace('/', '_')}_dseg.nii.gz"
+    return folder / "labels" / method.replace("/", "_") / labels_name(case_id)
+
+
+def labels_name(case_id: str) -> str:
+    """Return what the file of the label map of a case is called: a slash in its id makes no folder."""
+    return f"{case_id.replace('/', '_')}_dseg.nii.gz"
 
 
 def forget(folder: Path) -> None:

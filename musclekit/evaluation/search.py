@@ -41,7 +41,7 @@ from musclekit.errors import (
     unknown_name,
 )
 from musclekit.evaluation.case_scores import CaseScorer, reason
-from musclekit.evaluation.harness import image_for, noting
+from musclekit.evaluation.harness import image_for, labels_name, noting
 from musclekit.evaluation.scores import (
     METRICS,
     common_label_set,
@@ -712,13 +712,13 @@ def _written(
         if s in scored:
             tables.append(scored[s].tables["scores"])
         for n, case in enumerate(of_subject):
-            path = folder / "labels" / f"{case.id}_dseg.nii.gz"
+            path = folder / "labels" / labels_name(case.id)
             if s not in scored:
                 why = "no point of the grid works on the other subjects"
                 tables.append(CaseScorer(case, tuple(METRICS)).failed(why, study.label_set, **_keys(study, s, None)))
             elif f"labels-{n:03d}" in scored[s].arrays:
                 write_labels(LabelMap(scored[s].arrays[f"labels-{n:03d}"], case.image.grid, study.label_set), path)
-                write_label_table(study.label_set, folder / "labels" / f"{case.id}_dseg.tsv")
+                write_label_table(study.label_set, path.with_name(path.name.replace(".nii.gz", ".tsv")))
                 continue
             path.unlink(missing_ok=True)  # of another mode
     scores = pd.concat(tables, ignore_index=True)

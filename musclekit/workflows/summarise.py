@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from musclekit.errors import GeometryError, InputError, MusclekitError, ParameterError, SchemaError, unknown_name
+from musclekit.evaluation.harness import labels_name
 from musclekit.evaluation.scores import common_label_set, read_scores
 from musclekit.image import Case, LabelMap
 from musclekit.io import read_labels, replacing
@@ -173,7 +174,7 @@ def kept_labels(table: Path, method: str, case_id: str) -> Path:
 
     An evaluation keeps those of each method in a folder, a search has only those of the chosen parameters.
     """
-    folder, name = table.parent / LABELS_FOLDER, f"{case_id}_dseg.nii.gz"
+    folder, name = table.parent / LABELS_FOLDER, labels_name(case_id)
     of_search = folder / name
     return of_search if of_search.is_file() else folder / method.replace("/", "_") / name
 

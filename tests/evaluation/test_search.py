@@ -38,6 +38,7 @@ from musclekit.labels import LabelSet, label_set
 from musclekit.metrics import dice
 from musclekit.phantom import make_case
 from musclekit.testing import example_cases
+from musclekit.workflows.summarise import kept_labels
 from tests.evaluation.conftest import Cluster
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +135,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
     return cohort(5, (1, 2, 3))
+
+
+def test_a_slash_in_the_name_of_a_case_makes_no_folder(tmp_path: Path) -> None:
+    named = [case(f"../s{s}/c", f"s{s}", s) for s in range(2)]
+    search(Plan({"name": "level"}, {}), named, tmp_path / "out", mode="paper")
+    names = {path.name for path in (tmp_path / "out" / "labels").iterdir()}
+    assert names == {f".._s{s}_c_dseg{ending}" for s in range(2) for ending in (".nii.gz", ".tsv")}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert kept_labels(tmp_path / "out" / "scores.csv", "level", "../s0/c").is_file()
 
 
 def test_each_fold_chooses_without_its_subject(tmp_path: Path, cases: list[Case]) -> None:
