@@ -56,6 +56,10 @@ class ManifestCases:
         """Case id to subject, in the order of the manifest."""
         return {rows[0].case_id: rows[0].subject for rows in self.rows}
 
+    def annotated(self, case_id: str) -> bool:
+        """Whether a case has a label map."""
+        return case_id in self.label_sets
+
     def open(self, case_id: str) -> Case:
         """Open one case.
 

@@ -203,7 +203,8 @@ def evaluate_methods(
     Returns
     -------
     EvaluationResult
-        Written: ``scores.csv``, ``params.csv``, ``report.html``, ``report.json`` and ``run.json``.
+        Written: ``scores.csv``, ``params.csv``, ``report.html``, ``report.json`` and ``run.json``. A case without a
+        label map is in no fold; its row says so.
 
     Raises
     ------
@@ -233,7 +234,8 @@ def evaluate_methods(
     check_folder(out, "evaluate", parameters)
     for method in built.values():
         _check_parameters(method)
-    opened: Iterable[Case] = cases if splits == "none" else list(cases)
+    # What nobody annotated can be neither learnt from nor scored: it is in no fold.
+    opened: Iterable[Case] = cases if splits == "none" else [case for case in cases if case.reference is not None]
     with noted_warnings() as notes:
         if training is not None:
             annotated = open_cases(training, label_set_name).all()
@@ -249,7 +251,10 @@ def evaluate_methods(
             keep_labels=keep_labels,
             progress=progress,
         )
-    unopened = [
+    left_out = dict(cases.failed)
+    if splits != "none":
+        left_out |= {id_: f"case '{id_}' has no reference labels" for id_ in cases.subjects if not cases.annotated(id_)}
+    unscored = [
         failed(
             message,
             case_id=case_id,
@@ -259,10 +264,10 @@ def evaluate_methods(
             label_set=target,
             metrics=measured,
         )
-        for case_id, message in cases.failed.items()
+        for case_id, message in left_out.items()
         for name, description in methods.items()
     ]
-    scores = pd.concat([scores, *unopened], ignore_index=True)
+    scores = pd.concat([scores, *unscored], ignore_index=True)
     if _nothing_works(scores):
         forget(out)
     write_table(params_table(list(methods.values())), out / "params.csv")
@@ -362,8 +367,11 @@ def _check_parameters(method: Segmenter) -> None:
 
 
 def _folds(splits: str, cases: ManifestCases) -> tuple[Fold, ...] | None:
-    """Return the folds meant by the option; cases that could not be opened are in none."""
-    subjects = {case_id: subject for case_id, subject in cases.subjects.items() if case_id not in cases.failed}
+    """Return the folds meant by the option; cases that could not be opened or are not annotated are in none."""
+    usable = [case_id for case_id in cases.subjects if case_id not in cases.failed and cases.annotated(case_id)]
+    subjects = {case_id: cases.subjects[case_id] for case_id in usable}
+    if splits != "none" and not usable:
+        raise InputError(f"{cases.path}: no case can be fitted on: {_why_none(cases)}")
     first = {rows[0].case_id: rows[0] for rows in cases.rows}
     match splits:
         case "none":
@@ -375,6 +383,10 @@ def _folds(splits: str, cases: ManifestCases) -> tuple[Fold, ...] | None:
         case _ if splits.isdecimal():
             return k_folds(subjects, int(splits), domains={case_id: first[case_id].domain for case_id in subjects})
     raise ParameterError(f"--splits is none, leave-one-subject-out, manifest or a number of folds, not '{splits}'")
+
+
+def _why_none(cases: ManifestCases) -> str:
+    return next(iter(cases.failed.values()), "none has a label map")
 
 
 def _prediction_of(folder: Path, case_id: str) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -141,16 +142,25 @@ def test_no_case_that_can_be_used_is_a_refusal(command: Command, manifest: Path)
     assert "case" in result.stderr
 
 
-def test_a_run_in_which_nothing_works_leaves_the_folder_free(command: Command, manifest: Path, tmp_path: Path) -> None:
-    before = manifest.read_text()
-    change(manifest, labels="")
-    arguments = ("evaluate", manifest, "-o", "out", "--method", "appearance", "--splits", "leave-one-subject-out")
-    # The other cases are annotated, but no fold can be fitted: nothing is scored.
-    assert "no case could be scored" in refused(command, *arguments, "--quiet")
-    assert not list((tmp_path / "out" / "units").glob("*.zip"))
-    manifest.write_text(before)
-    result = command(*arguments, "--quiet")
+def test_a_run_in_which_nothing_works_leaves_the_folder_free(command: Command, cohort: Path) -> None:
+    manifest = cohort / "manifest.csv"
+    arguments = ("evaluate", manifest, "-o", "out", "--method", "appearance")
+    line = refused(command, *arguments, "--cases", manifest)
+    assert "no case could be scored: sub-01_mr, appearance: the method was fitted on subject 'sub-01'" in line
+    result = command(*arguments, "--splits", "leave-one-subject-out", "--quiet")
     assert result.returncode == 0, result.stderr
+
+
+def test_a_case_that_nobody_annotated_is_in_no_fold(command: Command, manifest: Path, tmp_path: Path) -> None:
+    change(manifest, labels="")
+    arguments = ("evaluate", manifest, "--method", "appearance", "--splits", "leave-one-subject-out")
+    result = command(*arguments, "-o", "out", "--quiet")
+    assert result.returncode == 1
+    assert "failed sub-01_mr, appearance: case 'sub-01_mr' has no reference labels" in result.stderr
+    scores = pd.read_csv(tmp_path / "out" / "scores.csv", keep_default_na=False)
+    assert set(scores.loc[scores["status"] == "ok", "case_id"]) == {"sub-02_mr", "sub-03_mr", "sub-04_mr"}
+    manifest.write_text(re.sub(r"[^,]*_dseg.nii.gz", "", manifest.read_text()))
+    assert "no case can be fitted on: none has a label map" in refused(command, *arguments, "-o", "none")
 
 
 def test_given_label_maps(command: Command, cohort: Path, tmp_path: Path) -> None:
