@@ -169,6 +169,7 @@ def boxplot(
     group: str | None = None,
     title: str | None = None,
     axis_label: str | None = None,
+    methods: Sequence[str] | None = None,
 ) -> Figure:
     """Draw the spread of a metric as boxes, one a method and group, lying on their side so that names can be read.
 
@@ -184,6 +185,9 @@ def boxplot(
         Column whose values the boxes are gathered by: ``"label"``, ``"domain"``, ``"grade"`` ...
     title, axis_label : str, optional
         Of the figure, and of the axis with its unit; the metric where not given.
+    methods : sequence of str, optional
+        All methods of a page, of which the metric may have some: each has the same colour in all its figures. Those of
+        the metric where not given.
 
     Returns
     -------
@@ -200,35 +204,35 @@ def boxplot(
 
     columns = ("case_id", "method", "value", "status", *([] if group is None else [group]))
     rows = _rows_of(scores, metric, label, columns, "the box plot")
-    methods = list(dict.fromkeys(rows["method"].astype(str)))
+    present = list(dict.fromkeys(rows["method"].astype(str)))
+    colors = _colors(methods or present)
     part = rows[group].fillna("").astype(str) if group is not None else rows["method"].map(lambda _: "")
     groups = list(dict.fromkeys(part))
     thick = 0.22
     boxes, told, at = [], [], 0.0
     for name in groups:
-        for n, method in enumerate(methods):
+        for method in present:
             mine = rows[(part == name) & (rows["method"] == method)]
             if mine.empty:
                 continue
             finite = np.sort(mine["value"].astype(float)[np.isfinite(mine["value"].astype(float))].to_numpy())
-            boxes.append((at, name, n, finite, len(mine) - finite.size))
+            boxes.append((at, name, colors[method], finite, len(mine) - finite.size))
             at += 1.0
             if finite.size:
                 told.append(f"{method}{f' {name}' if name else ''} {np.median(finite):.3g} (n {finite.size})")
         at += 0.6
     with style():
-        legend = legend_in(len(methods), 2)
+        legend = legend_in(len(present), 2)
         canvas = Canvas(figsize=(WIDTH_IN + 0.8, 0.75 + thick * at + legend))
         ax = canvas.subplots()
         ax.use_sticky_edges = False  # a box that reaches farthest is not cut by the frame
-        for where, _, n, finite, lost in boxes:
-            color = METHOD_COLORS[n % len(METHOD_COLORS)]
+        for where, _, color, finite, lost in boxes:
             if finite.size:
                 _box(ax, where, finite, color)
             text = f"n {finite.size}" + (f" (+{lost})" if lost else "")
             ax.text(1.01, where, text, fontsize=8, color=FAINT, va="center", transform=ax.get_yaxis_transform())
-        for n, method in enumerate(methods):
-            ax.plot([], [], color=METHOD_COLORS[n % len(METHOD_COLORS)], lw=5, label=method)
+        for method in present:
+            ax.plot([], [], color=colors[method], lw=5, label=method)
         middles = [np.mean([where for where, name, *_ in boxes if name == group_name]) for group_name in groups]
         ax.set_yticks(middles, groups)
         ax.tick_params(axis="y", length=0)
@@ -236,7 +240,7 @@ def boxplot(
         ax.grid(visible=False, axis="y")
         ax.spines["left"].set_visible(False)
         ax.set_xlabel(axis_label or metric)
-        legend_below(canvas, ax, len(methods), 2)
+        legend_below(canvas, ax, len(present), 2)
         svg = svg_of(canvas)
     caption = "Box: quartiles, with the median; whiskers: the farthest scores within 1.5 box lengths; points: scores."
     lost_why = not_drawn(rows)
@@ -247,6 +251,10 @@ def boxplot(
         caption += f" {nowhere} more cases failed before anything could be measured."
     shown = metric if label is None else f"{metric} of {label}"
     return Figure(title or shown, svg, f"{axis_label or shown}, medians: {'; '.join(told) or 'none'}.", caption)
+
+
+def _colors(methods: Sequence[str]) -> dict[str, str]:
+    return {method: METHOD_COLORS[n % len(METHOD_COLORS)] for n, method in enumerate(methods)}
 
 
 def _box(ax: Axes, at: float, values: NDArray[np.float64], color: str) -> None:
@@ -261,7 +269,14 @@ def _box(ax: Axes, at: float, values: NDArray[np.float64], color: str) -> None:
     ax.plot(values, at + 0.5 * golden, ls="", marker="o", ms=2.6, color=color, alpha=0.7, mew=0)
 
 
-def bland_altman(volumes: pd.DataFrame, *, what: str = "volume", unit: str = "mL", title: str | None = None) -> Figure:
+def bland_altman(
+    volumes: pd.DataFrame,
+    *,
+    what: str = "volume",
+    unit: str = "mL",
+    title: str | None = None,
+    methods: Sequence[str] | None = None,
+) -> Figure:
     """Draw the difference of prediction and reference against their mean, a panel a method.
 
     Parameters
@@ -273,6 +288,8 @@ def bland_altman(volumes: pd.DataFrame, *, what: str = "volume", unit: str = "mL
         What was measured, and in which unit.
     title : str, optional
         Of the figure.
+    methods : sequence of str, optional
+        As of `boxplot`.
 
     Returns
     -------
@@ -295,20 +312,21 @@ def bland_altman(volumes: pd.DataFrame, *, what: str = "volume", unit: str = "mL
     rows = volumes[both]
     if rows.empty:
         raise SchemaError(f"there is no pair of {what}s to draw")
-    methods = list(dict.fromkeys(rows["method"].astype(str)))
-    across = min(2, len(methods))
-    down = math.ceil(len(methods) / across)
+    present = list(dict.fromkeys(rows["method"].astype(str)))
+    colors = _colors(methods or present)
+    across = min(2, len(present))
+    down = math.ceil(len(present) / across)
     told = []
     with style():
         canvas = Canvas(figsize=(WIDTH_IN if across == 1 else 1.5 * WIDTH_IN, 0.3 + 2.5 * down))
         panels = canvas.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
-        for panel in panels[len(methods) :]:
+        for panel in panels[len(present) :]:
             panel.set_visible(False)
-        for n, (ax, method) in enumerate(zip(panels, methods, strict=False)):
+        for ax, method in zip(panels, present, strict=False):
             mine = rows[rows["method"] == method]
             found, wanted = mine["prediction"].to_numpy(float), mine["reference"].to_numpy(float)
             difference, mean = found - wanted, (found + wanted) / 2
-            color = METHOD_COLORS[n % len(METHOD_COLORS)]
+            color = colors[method]
             ax.axhline(0, color=FAINT, lw=0.8)
             ax.plot(mean, difference, ls="", marker="o", ms=4, color=color, alpha=0.75, mew=0)
             bias = float(difference.mean())
@@ -326,7 +344,7 @@ def bland_altman(volumes: pd.DataFrame, *, what: str = "volume", unit: str = "mL
                 ax.text(1.01, level, text, fontsize=8, color=INK, va="center", transform=ax.get_yaxis_transform())
             ax.set_title(f"{method}, n {difference.size}")
             ax.margins(x=0.08, y=0.12)
-        for panel in panels[max(0, len(methods) - across) : len(methods)]:
+        for panel in panels[max(0, len(present) - across) : len(present)]:
             panel.tick_params(labelbottom=True)
             panel.set_xlabel(f"mean of the two, {unit}")
         for panel in panels[::across]:

@@ -73,6 +73,7 @@ def score_figures(
     """
     whole = scores[scores["slice"].isna()]
     labels = [name for name in dict.fromkeys(whole["label"]) if name]
+    methods = [str(name) for name in dict.fromkeys(whole["method"])]
     figures: dict[str, Figure] = {}
     warnings: list[str] = []
     for name in metrics_of(whole):
@@ -81,11 +82,11 @@ def score_figures(
             continue
         rows = whole[whole["metric"].isin([name, ""])]
         if np.isfinite(rows["value"]).any():
-            figures[f"boxplot_{name}"] = _box_figure(rows, name, by, labels)
+            figures[f"boxplot_{name}"] = _box_figure(rows, name, by, labels, methods)
         else:
             warnings.append(f"{name}: no score is a finite number ({not_drawn(rows)}); there is nothing to draw")
     begin("volumes")
-    return figures | _volume_figures(whole, labels, warnings), warnings
+    return figures | _volume_figures(whole, labels, methods, warnings), warnings
 
 
 def every_metric(summary: pd.DataFrame) -> Table:
@@ -190,7 +191,9 @@ def _with_interval(estimate: Estimate) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _box_figure(rows: pd.DataFrame, metric: str, by: str | None, labels: Sequence[str]) -> Figure:
+def _box_figure(
+    rows: pd.DataFrame, metric: str, by: str | None, labels: Sequence[str], methods: Sequence[str]
+) -> Figure:
     title, unit = metric_title(metric)
     if by is not None and len(labels) > 1:
         # The groups of one structure stand together.
@@ -200,10 +203,13 @@ def _box_figure(rows: pd.DataFrame, metric: str, by: str | None, labels: Sequenc
     else:
         group = by if by is not None else ("label" if len(labels) > 1 else None)
     what = f" of {labels[0]}" if len(labels) == 1 else ""
-    return boxplot(rows, metric, group=group, title=f"{title}{what}", axis_label=f"{title}, {unit}" if unit else title)
+    axis = f"{title}, {unit}" if unit else title
+    return boxplot(rows, metric, group=group, title=f"{title}{what}", axis_label=axis, methods=methods)
 
 
-def _volume_figures(scores: pd.DataFrame, labels: Sequence[str], warnings: list[str]) -> dict[str, Figure]:
+def _volume_figures(
+    scores: pd.DataFrame, labels: Sequence[str], methods: Sequence[str], warnings: list[str]
+) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     if not set(VOLUMES) <= set(scores["metric"]):
         return found
@@ -211,7 +217,7 @@ def _volume_figures(scores: pd.DataFrame, labels: Sequence[str], warnings: list[
         pairs = volume_pairs(scores, label)
         if np.isfinite(pairs[["prediction", "reference"]].astype(float)).all(axis=1).any():
             name = f"bland_altman_{label.replace(' ', '_')}"
-            found[name] = bland_altman(pairs, title=f"Agreement of the volume of {label}")
+            found[name] = bland_altman(pairs, title=f"Agreement of the volume of {label}", methods=methods)
         else:
             warnings.append(f"{label}: no volume of the reference is known; there is no Bland-Altman figure")
     return found

@@ -12,6 +12,7 @@ import pytest
 
 from musclekit.errors import SchemaError
 from musclekit.report import bland_altman, boxplot, differences, not_drawn, sensitivity_map
+from musclekit.report.drawing import METHOD_COLORS
 
 
 def texts(svg: str) -> list[str]:
@@ -133,6 +134,20 @@ def test_the_map_shows_the_mean_over_the_other_parameters() -> None:
     one = sensitivity_map(grid()[grid()["sigma"] == 1.0], ["smoothness", "sigma"])
     assert "smoothness 0.1: 0.810" in one.alt
     assert "Not shown, because only one value was tried: sigma" in one.caption
+
+
+def test_a_method_has_one_colour_on_a_page() -> None:
+    table, pairs = scores(), volumes()
+    name = table["method"].iloc[0]
+    alone, few = table[table["method"] == name], pairs.assign(method=name)
+    for own, shared in (
+        (boxplot(alone, "dice"), boxplot(alone, "dice", methods=["another", name])),
+        (bland_altman(few), bland_altman(few, methods=["another", name])),
+    ):
+        assert METHOD_COLORS[0] in own.svg
+        assert METHOD_COLORS[0] not in shared.svg
+        assert METHOD_COLORS[1] in shared.svg
+        assert "another" not in texts(shared.svg)
 
 
 def test_the_best_of_distances_is_the_smallest() -> None:
