@@ -31,6 +31,8 @@ class Column:
         A key says what a row is about and is never left out; a status is shown as a coloured word.
     meaning : str
         One line for the reader who asks what the number is.
+    least : float, optional
+        A positive number below it is shown as less than it: no p is 0.
     """
 
     name: str
@@ -40,11 +42,14 @@ class Column:
     factor: float = 1.0
     kind: Literal["key", "number", "status", "text"] = "number"
     meaning: str = ""
+    least: float | None = None
 
     def format(self, value: float) -> str:
         """Return the value as it is shown; thousands apart, a true minus sign."""
         shown = round(value * self.factor, self.digits) + 0.0  # adding zero turns -0.0 into 0.0
         text = f"{shown:,.{self.digits}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+        if self.least is not None and 0 <= value * self.factor < self.least:
+            return f"< {self.least:.{self.digits}f}"
         return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -162,5 +167,7 @@ def _guessed(values: pd.Series[Any], name: str) -> Column:
     heading = name.replace("_", " ")
     if values.dtype.kind not in "iuf":
         return Column(name, heading, kind="text")
+    if name in ("p", "p_corrected"):
+        return Column(name, heading, digits=3, least=0.001)
     finite = values.dropna()
     return Column(name, heading, digits=0 if (finite == finite.round()).all() else 3)

@@ -319,3 +319,11 @@ def test_numbers_have_true_minus_signs_and_no_negative_zero():
     assert rows[0] == ["Case", "value", "count"]
     assert [row[1] for row in rows[1:]] == ["0.000", "−1\u202f234.500", "0.250"]
     assert [row[2] for row in rows[1:]] == ["1", "2", "30\u202f000"]
+
+
+def test_no_p_is_nought() -> None:
+    frame = pd.DataFrame({"n": [20, 20], "p": [0.00004, 0.0123], "p_corrected": [0.0004, 0.0246]})
+    page = render_report(Report("x", tables=[Table("T", frame)]))
+    assert page.count("&lt; 0.001") == 2
+    assert "0.012" in page
+    assert "0.000" not in page
