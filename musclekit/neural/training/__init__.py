@@ -1,0 +1,1 @@
+"""Training: from slices to checkpoints. Inference needs nothing of it."""
