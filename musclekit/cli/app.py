@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from musclekit.cli import studies
+from musclekit.cli import studies, training
 from musclekit.cli.guard import SOME_FAILED, Debug, guarded
 from musclekit.cli.options import (
     AsJson,
@@ -189,6 +189,7 @@ app.command()(studies.evaluate)
 app.command()(studies.compare)
 app.command()(studies.summarise)
 app.command()(studies.search)
+app.command()(training.train)
 
 
 @app.command()

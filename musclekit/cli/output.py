@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from musclekit.report import Failure
-    from musclekit.workflows import BatchOutcome, ComparisonResult, EvaluationResult, SearchOutcome, SummaryResult
+    from musclekit.workflows import (
+        BatchOutcome,
+        ComparisonResult,
+        EvaluationResult,
+        SearchOutcome,
+        SummaryResult,
+        TrainOutcome,
+    )
 
 __all__ = [
     "print_batch",
@@ -139,6 +146,18 @@ def print_search(outcome: SearchOutcome, *, as_json: bool) -> None:
     _show_summary(summary_table(scores[scores["metric"].isin([outcome.result.summary["metric"], ""])]))
     typer.echo(f"scores: {outcome.result.folder / 'scores.csv'}")
     typer.echo(f"report: {outcome.report}")
+
+
+def print_training(outcome: TrainOutcome, *, as_json: bool) -> None:
+    """Print how far a training is, and where its translators lie."""
+    _print_notes(outcome.warnings, ())
+    if as_json:
+        _print_json(outcome.as_dict())
+        return
+    typer.echo(f"epochs: {outcome.epochs_done} of {outcome.epochs}")
+    typer.echo(f"there: {outcome.forward}")
+    typer.echo(f"back: {outcome.backward}")
+    typer.echo(f"losses: {outcome.losses}")
 
 
 def _print_notes(warnings: Sequence[str], failures: Sequence[Failure]) -> None:

@@ -11,6 +11,7 @@ from musclekit.workflows.phantoms import write_phantoms
 from musclekit.workflows.search import SearchOutcome, search_parameters
 from musclekit.workflows.segment import compose_method, segment_scans
 from musclekit.workflows.summarise import SummaryResult, summarise_scores
+from musclekit.workflows.train import TrainOutcome, train_on_manifest
 from musclekit.workflows.translate import compose_translator, translate_scans
 from musclekit.workflows.validate import validate_file
 
@@ -24,6 +25,7 @@ __all__ = [
     "ScanOutcome",
     "SearchOutcome",
     "SummaryResult",
+    "TrainOutcome",
     "collect_info",
     "compare_scores",
     "compose_method",
@@ -38,6 +40,7 @@ __all__ = [
     "search_parameters",
     "segment_scans",
     "summarise_scores",
+    "train_on_manifest",
     "translate_scans",
     "validate_file",
     "write_phantoms",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def validate_file(path: Path) -> dict[str, Any]:
     ----------
     path : Path
         A CSV file is a score table if it has the columns ``metric`` and ``value``, else a manifest; a TOML file is a
-        plan; a JSON file is the data of a report.
+        plan, of a training if it says ``kind = "train"``, else of a search; a JSON file is the data of a report.
 
     Returns
     -------
@@ -39,8 +40,8 @@ def validate_file(path: Path) -> dict[str, Any]:
     SchemaError
         At the first thing that is wrong; the message says where it is.
     InputError
-        If a plan cannot be searched: a method or parameter that does not exist, a segmenter that cannot take what its
-        translator gives.
+        If a plan cannot be searched or trained: a method or parameter that does not exist, a segmenter that cannot take
+        what its translator gives, slices that do not suit a network.
     """
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file")
@@ -78,6 +79,8 @@ def _validate_csv(path: Path) -> dict[str, Any]:
 
 
 def _validate_plan(path: Path) -> dict[str, Any]:
+    if _is_of_training(path):
+        return _validate_training(path)
     plan = read_plan(path)
     return {
         "file": str(path),
@@ -85,6 +88,27 @@ def _validate_plan(path: Path) -> dict[str, Any]:
         "method": plan.method["name"],
         "grid points": len(plan.points),
         "chosen by": plan.metric,
+    }
+
+
+def _is_of_training(path: Path) -> bool:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8")).get("kind") == "train"
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise FormatError(f"{path}: not TOML: {problem}") from None
+
+
+def _validate_training(path: Path) -> dict[str, Any]:
+    from musclekit.neural.training.plan import read_train_plan  # torch takes seconds
+
+    plan = read_train_plan(path)
+    return {
+        "file": str(path),
+        "kind": "plan",
+        "trains": f"{plan.source} to {plan.target}",
+        "generator": plan.generator["name"],
+        "loss": ", ".join(f"{name} {weight:g}" for name, weight in plan.loss.weights.items()),
+        "epochs": plan.schedule.epochs,
     }
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import builtins
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,3 +63,20 @@ def test_tensorboard_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPat
         assert board is None
     with pytest.raises(ParameterError, match="not installed"), tensorboard(tmp_path, wanted=True, done=0):
         pass
+
+
+def test_tensorboard_goes_on_after_the_epochs_that_are_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Writer:
+        closed = False
+
+        def __init__(self, folder: str, purge_step: int) -> None:
+            self.given = (folder, purge_step)
+
+        def close(self) -> None:
+            self.closed = True
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    with tensorboard(tmp_path, wanted=True, done=3) as board:
+        assert isinstance(board, Writer)
+        assert board.given == (str(tmp_path), 4)
+    assert board.closed
