@@ -34,6 +34,7 @@ from musclekit.errors import (
     FormatError,
     InputError,
     LabelError,
+    LeakError,
     MissingFileError,
     ModalityError,
     ParameterError,
@@ -41,7 +42,7 @@ from musclekit.errors import (
     unknown_name,
 )
 from musclekit.evaluation.case_scores import CaseScorer, reason
-from musclekit.evaluation.harness import image_for, labels_name, noting
+from musclekit.evaluation.harness import image_for, labels_name, noting, training_subjects
 from musclekit.evaluation.scores import (
     METRICS,
     common_label_set,
@@ -310,6 +311,8 @@ def search(
         Before any work: if the plan cannot be searched (`check_plan`), there are too few subjects, a case has no
         reference or no image the method takes, the folder holds the results of another plan or other cases, or the
         scheduler cannot be reached.
+    LeakError
+        If a network of the plan has learnt from one of the subjects.
     ParameterError
         If a parameter lies outside its range.
     SegmentationError
@@ -379,6 +382,7 @@ def _key(kind: str, *parts: int | str) -> str:
 def _study(plan: Plan, cases: Sequence[Case], least: int) -> _Study:
     """Check the cases and gather them by subject; of each, the one image that the method takes."""
     method: Segmenter = _built(plan.method, plan.points[0])
+    learnt_from = {subject for point in plan.points for subject in training_subjects(_built(plan.method, point))}
     by_subject: dict[str, list[Case]] = {}
     seen: set[str] = set()
     for case in sorted(cases, key=lambda case: (case.subject, case.id)):
@@ -387,6 +391,11 @@ def _study(plan: Plan, cases: Sequence[Case], least: int) -> _Study:
         seen.add(case.id)
         if case.reference is None:
             raise InputError(f"case '{case.id}' has no reference; a search needs annotated cases")
+        if case.subject in learnt_from:
+            raise LeakError(
+                f"case '{case.id}': a network of the plan has learnt from subject '{case.subject}', whose score would"
+                " say nothing; leave the subject out"
+            )
         labels = common_label_set(method.label_set, case.reference.label_set)
         if plan.label is not None and plan.label not in {label.name for label in labels}:
             known = ", ".join(dict.fromkeys(label.name for label in labels))

@@ -92,6 +92,11 @@ class NetworkTranslator(BaseEstimator):
         """The domain that it gives."""
         return self.card.target
 
+    @property
+    def training_subjects_(self) -> tuple[str, ...]:
+        """The people of either domain that it learnt from: an evaluation scores none of them."""
+        return tuple(sorted(set().union(*self.card.training_subjects)))
+
     def translate(self, image: Image) -> Image:
         """Translate a scan, slice by slice.
 

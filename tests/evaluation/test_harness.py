@@ -30,6 +30,7 @@ from musclekit.evaluation.splits import Fold, by_split, leave_one_subject_out, s
 from musclekit.image import Case, Contrast, Grid, Image, LabelMap
 from musclekit.io import read_labels
 from musclekit.labels import LabelSet, label_set
+from tests.tiny_checkpoint import tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*it is learning:UserWarning")
 
@@ -254,6 +255,14 @@ def test_a_case_that_the_method_was_fitted_on_is_refused() -> None:
             "failed: the method was fitted on subject 'a': its score would say nothing"
         }
         assert set(status[["b1", "b2", "c1"]]) == {"ok"}
+
+
+def test_the_people_a_translator_learnt_from_count_too(tmp_path: Path) -> None:
+    learnt = tiny_checkpoint(tmp_path / "best.pt", "ct-to-mr", training_subjects=(("a",), ("z",)))
+    method = Translated(translator=registry.build("ct-to-mr", checkpoint=learnt), segmenter=registry.build("threshold"))
+    assert training_subjects(method) == {"a", "z"}
+    status = evaluate({"m": method}, pairs(), ("dice",)).set_index("case_id")["status"]
+    assert set(status[["a1", "a2"]]) == {"failed: the method was fitted on subject 'a': its score would say nothing"}
 
 
 def test_the_split_of_a_manifest_is_one_fold() -> None:

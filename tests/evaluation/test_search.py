@@ -22,6 +22,7 @@ from musclekit.errors import (
     FormatError,
     InputError,
     LabelError,
+    LeakError,
     MissingFileError,
     ModalityError,
     MusclekitError,
@@ -40,6 +41,7 @@ from musclekit.phantom import make_case
 from musclekit.testing import example_cases
 from musclekit.workflows.summarise import kept_labels
 from tests.evaluation.conftest import Cluster
+from tests.tiny_checkpoint import tiny_checkpoint
 
 ROOT = Path(__file__).parents[2]
 GRID = Grid.from_spacing((2, 12, 12), (4.0, 1.0, 1.0))
@@ -135,6 +137,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
     return cohort(5, (1, 2, 3))
+
+
+def test_people_that_a_network_of_the_plan_learnt_from_are_refused(tmp_path: Path, cases: list[Case]) -> None:
+    subject = cases[0].subject
+    learnt = tiny_checkpoint(tmp_path / "best.pt", "ct-to-mr", training_subjects=((subject,), ("z",)))
+    method = {
+        "name": "translated",
+        "translator": {"name": "ct-to-mr", "checkpoint": str(learnt)},
+        "segmenter": {"name": "threshold"},
+    }
+    with pytest.raises(LeakError, match=f"a network of the plan has learnt from subject '{subject}'"):
+        search(Plan(method, {}), cases, tmp_path / "r")
 
 
 def test_a_slash_in_the_name_of_a_case_makes_no_folder(tmp_path: Path) -> None:
