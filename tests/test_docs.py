@@ -1,4 +1,4 @@
-"""Every example in the documents is what its schema says, and the page on studies runs as it stands."""
+"""Every example in the documents is what its schema says, and the pages on studies and training run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from musclekit.workflows import validate_file
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 STUDY = ROOT / "docs" / "search.md"
+TRAINING = ROOT / "docs" / "train.md"
 
 #: Language of a block to the ending that ``musclekit validate`` goes by.
 ENDINGS = {"toml": ".toml", "csv": ".csv", "json": ".json"}
@@ -76,3 +77,47 @@ def test_the_study_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not any("optimistic" in warning for warning in report["warnings"])
     for report_file in tmp_path.glob("runs/*/report.json"):
         assert validate_file(report_file)["kind"] == "report"
+
+
+def test_the_plan_of_make_train_small_is_the_one_on_the_page() -> None:
+    plans = [content for language, content in blocks(TRAINING) if language == "toml"]
+    assert plans[0] == (ROOT / "docs" / "train_small.toml").read_text(encoding="utf-8")
+
+
+#: What the page says, and what the test does in its place.
+SMALLER = {
+    "--slices 8": "--slices 1 --size 64",
+    "--subjects 16": "--subjects 4",
+    "size = 128": "size = 64",
+    "spacing_mm = 1.5625": "spacing_mm = 3.5",
+    "width = 16": "width = 8",
+    "blocks = 6": "blocks = 3",
+    "width = 32": "width = 8",
+    "constant = 12": "constant = 1",
+    "decay = 12": "decay = 1",
+}
+
+
+def test_the_training_runs_as_it_stands_but_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "\n".join(content for language, content in blocks(TRAINING) if language in ("sh", "toml"))
+    assert all(words in text for words in SMALLER)
+    plans = [content for language, content in blocks(TRAINING) if language == "toml"]
+    (tmp_path / "plan.toml").write_text(_smaller(plans[0]), encoding="utf-8")
+    lines = [line for language, content in blocks(TRAINING) if language == "sh" for line in content.splitlines()]
+    commands = [words[1:] for line in lines if (words := shlex.split(_smaller(line), comments=True))]
+    assert len(commands) >= 5
+    for words in commands:
+        result = CliRunner().invoke(app, [*words, "--jobs", "1"] if words[0] == "train" else words)
+        assert result.exit_code == 0, (words, result.stderr)
+    named = re.findall(r"^\| `([\w./`, ]+)` \|", TRAINING.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    files = {name.strip("` ") for cell in named for name in cell.split(",")}
+    # Sheets are drawn every ten epochs, and this is two.
+    assert files - {"sheets/"} == {path.name for path in (tmp_path / "runs" / "h2e").iterdir()}
+    assert list((tmp_path / "translated").rglob("*.nii.gz"))
+
+
+def _smaller(text: str) -> str:
+    for large, small in SMALLER.items():
+        text = text.replace(large, small)
+    return text
