@@ -146,6 +146,8 @@ def test_pairs_that_cannot_be_tested(test: Any) -> None:
 def test_a_t_test_needs_differences_that_vary() -> None:
     with pytest.raises(InputError, match="a paired t test needs differences that vary; all 3 are 1"):
         paired_t([2, 3, 4], [1, 2, 3])
+    with pytest.raises(InputError, match=r"needs differences that vary; all 3 are 0\.1"):
+        paired_t([0.9, 0.8, 0.7], [0.8, 0.7, 0.6])
 
 
 # Correction
