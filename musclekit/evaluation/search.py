@@ -16,7 +16,6 @@ import hashlib
 import itertools
 import json
 import math
-import tomllib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +34,6 @@ from musclekit.errors import (
     InputError,
     LabelError,
     LeakError,
-    MissingFileError,
     ModalityError,
     ParameterError,
     SegmentationError,
@@ -53,7 +51,7 @@ from musclekit.evaluation.scores import (
 )
 from musclekit.evaluation.units import Finished, Unit, UnitResult, Workers
 from musclekit.image import Case, LabelMap
-from musclekit.io import replacing, write_label_table, write_labels
+from musclekit.io import read_toml, replacing, write_label_table, write_labels
 from musclekit.labels import LabelSet
 from musclekit.memory import Memory, fingerprint, remembering
 from musclekit.protocols import Segmenter
@@ -170,12 +168,7 @@ def read_plan(path: Path) -> Plan:
     InputError
         If it cannot be searched: see `check_plan`.
     """
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise FormatError(f"{path}: not TOML: {problem}") from None
+    data = read_toml(path)
     check_schema(data, "plan", f"plan {path.name}")
     plan = Plan(data["method"], data.get("grid", {}), data.get("metric", "dice"), data.get("label"))
     check_plan(plan)

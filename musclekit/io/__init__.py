@@ -8,6 +8,7 @@ from musclekit.io.dicom import Series, holds_images, list_series
 from musclekit.io.formats import stem
 from musclekit.io.label_table import read_label_table, write_label_table
 from musclekit.io.manifest import ManifestRow, group_rows, load_case, read_manifest, write_manifest
+from musclekit.io.toml import read_toml
 from musclekit.io.volumes import (
     Scan,
     guess_contrast,
@@ -32,6 +33,7 @@ __all__ = [
     "read_label_table",
     "read_labels",
     "read_manifest",
+    "read_toml",
     "replacing",
     "stem",
     "write_image",

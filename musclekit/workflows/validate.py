@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
 from musclekit.errors import FormatError, MissingFileError
 from musclekit.evaluation.scores import read_scores
 from musclekit.evaluation.search import read_plan
-from musclekit.io import read_manifest
+from musclekit.io import read_manifest, read_toml
 from musclekit.schemas import check_schema
 
 __all__ = ["validate_file"]
@@ -79,7 +78,7 @@ def _validate_csv(path: Path) -> dict[str, Any]:
 
 
 def _validate_plan(path: Path) -> dict[str, Any]:
-    if _is_of_training(path):
+    if read_toml(path).get("kind") == "train":
         return _validate_training(path)
     plan = read_plan(path)
     return {
@@ -89,13 +88,6 @@ def _validate_plan(path: Path) -> dict[str, Any]:
         "grid points": len(plan.points),
         "chosen by": plan.metric,
     }
-
-
-def _is_of_training(path: Path) -> bool:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8")).get("kind") == "train"
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise FormatError(f"{path}: not TOML: {problem}") from None
 
 
 def _validate_training(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any, Literal
 import torch
 
 from musclekit.checks import check_number
-from musclekit.errors import FormatError, MissingFileError, ParameterError
+from musclekit.errors import ParameterError
 from musclekit.image import Contrast, Domain
+from musclekit.io import read_toml
 from musclekit.neural import networks
 from musclekit.neural.objectives import TranslationLoss
 from musclekit.neural.slices import SliceSpec
@@ -253,12 +253,7 @@ def read_train_plan(path: Path) -> TrainPlan:
     InputError
         If it cannot be trained: see `check_train_plan`.
     """
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise FormatError(f"{path}: not TOML: {problem}") from None
+    data = read_toml(path)
     check_schema(data, "train", f"plan {path.name}")
     plan = TrainPlan.from_data(data)
     check_train_plan(plan)
