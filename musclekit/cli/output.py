@@ -158,6 +158,7 @@ def print_training(outcome: TrainOutcome, *, as_json: bool) -> None:
     typer.echo(f"there: {outcome.forward}")
     typer.echo(f"back: {outcome.backward}")
     typer.echo(f"losses: {outcome.losses}")
+    typer.echo(f"report: {outcome.report}")
 
 
 def _print_notes(warnings: Sequence[str], failures: Sequence[Failure]) -> None:

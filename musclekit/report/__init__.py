@@ -6,6 +6,7 @@ from musclekit.report.data import plain, report_data
 from musclekit.report.drawing import Figure
 from musclekit.report.figures import csa_profile, fat_fraction_bars, hu_histogram, scan_figures
 from musclekit.report.html import Failure, Picture, Report, ScanSection, Table, render_report, write_report
+from musclekit.report.loss_figures import loss_curves
 from musclekit.report.montage import Panel, choose_slices, draw_slices, grey_window, montage
 from musclekit.report.score_figures import bland_altman, boxplot, differences, not_drawn, score_strips, sensitivity_map
 from musclekit.report.score_tables import paper_table, summary_table, to_latex, to_markdown
@@ -27,6 +28,7 @@ __all__ = [
     "fat_fraction_bars",
     "grey_window",
     "hu_histogram",
+    "loss_curves",
     "montage",
     "not_drawn",
     "paper_table",

@@ -9,19 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from musclekit.errors import InputError, SegmentationError
 from musclekit.image import Case
 from musclekit.io import ManifestRow, group_rows, load_case, read_manifest
-from musclekit.report import plain
+from musclekit.report import Report, Table, loss_curves, plain, write_report
 from musclekit.segmenters.tissue import TissueSegmenter
 from musclekit.translators.domains import compare_domains
 from musclekit.workflows.outcome import OnProgress
-from musclekit.workflows.record import RunRecord, check_folder, file_hash, write_json
+from musclekit.workflows.record import RunRecord, check_folder, file_hash, versions, write_json
 from musclekit.workflows.segment import noted_warnings
 
 if TYPE_CHECKING:
     from musclekit.neural.slices import DomainSlices
     from musclekit.neural.training.plan import DomainPlan, TrainPlan
+    from musclekit.neural.training.translation import Trained
 
 __all__ = ["TrainOutcome", "train_on_manifest"]
 
@@ -39,6 +42,8 @@ class TrainOutcome:
         Checkpoints of the translators there and back.
     losses : Path
         Table of the losses, one line an epoch.
+    report : Path
+        The HTML report.
     epochs_done, epochs : int
         Of those in the plan.
     warnings : tuple of str
@@ -48,6 +53,7 @@ class TrainOutcome:
     forward: Path
     backward: Path
     losses: Path
+    report: Path
     epochs_done: int
     epochs: int
     warnings: tuple[str, ...]
@@ -58,6 +64,7 @@ class TrainOutcome:
             "forward": str(self.forward),
             "backward": str(self.backward),
             "losses": str(self.losses),
+            "report": str(self.report),
             "epochs done": self.epochs_done,
             "epochs": self.epochs,
             "warnings": list(self.warnings),
@@ -97,7 +104,8 @@ def train_on_manifest(
     Returns
     -------
     TrainOutcome
-        Written beside what `musclekit.neural.training.translation.train_translator` writes: ``run.json``.
+        Written beside what `musclekit.neural.training.translation.train_translator` writes: ``report.html``,
+        ``report.json``, ``domains.json`` and ``run.json``.
 
     Raises
     ------
@@ -134,9 +142,16 @@ def train_on_manifest(
     left_out = [f"{name}: {line}" for name, of in (("source", source), ("target", target)) for line in of.warnings()]
     warnings = (*compared, *left_out, *notes, *trained.warnings)
     if is_first_process():
+        write_report(_report(what, source, target, trained, warnings, started), out / "report.html")
         _record(plan, manifest, chosen, what, device, warnings, started).write(out / "run.json")
     return TrainOutcome(
-        out / FORWARD, out / BACKWARD, out / LOSSES, trained.epochs_done, what.schedule.epochs, warnings
+        out / FORWARD,
+        out / BACKWARD,
+        out / LOSSES,
+        out / "report.html",
+        trained.epochs_done,
+        what.schedule.epochs,
+        warnings,
     )
 
 
@@ -225,6 +240,34 @@ def _compared(chosen: tuple[_Cases, _Cases], plan: TrainPlan, path: Path, *, kno
         differences, warnings = [vars(one) for one in found.differences], list(found.warnings())
     write_json(plain({"differences": differences, "warnings": warnings}), path)
     return warnings
+
+
+def _report(
+    plan: TrainPlan,
+    source: DomainSlices,
+    target: DomainSlices,
+    trained: Trained,
+    warnings: Sequence[str],
+    started: datetime,
+) -> Report:
+    domains = [
+        {"domain": name, "what": str(side), "subjects": len(set(of.subjects)), "slices": len(of.slices)}
+        for name, side, of in (("source", plan.source, source), ("target", plan.target, target))
+    ]
+    losses = pd.DataFrame(trained.rows)
+    return Report(
+        "Training of a translator",
+        subtitle=f"{plan.source} to {plan.target}, and back",
+        date=started.date().isoformat(),
+        tiles={"Epochs": trained.epochs_done, "of": plan.schedule.epochs, "Warnings": len(warnings)},
+        tables=[
+            Table("Domains", pd.DataFrame(domains), "What was learnt from."),
+            Table("Losses", losses, "Means over each epoch; the same numbers, with every digit, as losses.csv."),
+        ],
+        figures=loss_curves(losses),
+        warnings=warnings,
+        parameters={"plan": plan.as_data(), "versions": versions()},
+    )
 
 
 def _record(

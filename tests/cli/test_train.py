@@ -41,6 +41,7 @@ def test_a_training_stops_and_goes_on(command: Command, plan: Path) -> None:
         "there: runs/h2e/forward.pt",
         "back: runs/h2e/backward.pt",
         "losses: runs/h2e/losses.csv",
+        "report: runs/h2e/report.html",
     ]
     assert "training" in done.stderr
     done = command(*arguments, "--json", "--quiet")

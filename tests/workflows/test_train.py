@@ -87,7 +87,8 @@ def test_a_training_from_files_to_files(people: Path, tmp_path: Path) -> None:
     assert outcome.epochs_done == 2
     assert seen == sorted(set(seen))
     assert {path.name for path in out.iterdir()} == {
-        "forward.pt", "backward.pt", "state.pt", "losses.csv", "domains.json", "run.json",
+        "forward.pt", "backward.pt", "state.pt", "losses.csv", "domains.json", "run.json", "report.html",
+        "report.json",
     }  # fmt: skip
     card = read_card(outcome.forward)
     assert card.direction == "hard-to-easy"
@@ -99,6 +100,7 @@ def test_a_training_from_files_to_files(people: Path, tmp_path: Path) -> None:
     assert json.loads((out / "domains.json").read_text(encoding="utf-8")) == first
     assert set(first["warnings"]) <= set(outcome.warnings) & set(stopped.warnings)
     assert {item["measure"] for item in first["differences"]} >= {"area", "eccentricity"}
+    assert validate_file(out / "report.json")["title"] == "Training of a translator"
     run = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert run["command"] == "train"
     assert run["parameters"]["plan"]["generator"] == {"name": "resnet-generator", "width": 8, "blocks": 3}
