@@ -28,6 +28,29 @@ def test_the_networks_of_the_papers_have_the_papers_parameters() -> None:
     assert count(networks.build("patch-discriminator")) == 2_762_689
 
 
+def test_both_ways_up_have_as_many_weights() -> None:
+    assert count(networks.build("resnet-generator", upsampling="resize")) == 11_365_633
+
+
+def test_resizing_leaves_no_chequers() -> None:
+    # What a constant image becomes, while nothing is trained: any pattern comes from the way up.
+    def pattern(upsampling: str) -> float:
+        generator = ResNetGenerator(width=4, blocks=0, upsampling=upsampling)  # type: ignore[arg-type]
+        initialise(generator, torch.Generator().manual_seed(0))
+        doubling = generator.up[0]
+        with torch.no_grad():
+            grown = doubling(torch.ones(1, 16, 16, 16))[..., 4:-4, 4:-4]
+        return float((grown[..., 1:] - grown[..., :-1]).abs().max())
+
+    assert pattern("resize") < 1e-6
+    assert pattern("transposed") > 0.01
+
+
+def test_another_way_up_is_refused() -> None:
+    with pytest.raises(ParameterError, match="upsampling is one of transposed, resize, not 'bilinear'"):
+        networks.build("resnet-generator", upsampling="bilinear")
+
+
 def test_256_pixels_are_judged_in_30_by_30_patches() -> None:
     with torch.device("meta"):
         assert PatchDiscriminator()(torch.empty(2, 1, 256, 256)).shape == (2, 1, 30, 30)

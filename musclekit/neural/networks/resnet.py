@@ -7,21 +7,30 @@ et al. on thighs.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import nn
 
 from musclekit.checks import check_number
-from musclekit.errors import GeometryError
+from musclekit.errors import GeometryError, ParameterError
 
 __all__ = ["ResNetGenerator"]
+
+Upsampling = Literal["transposed", "resize"]
 
 
 def _normalised(convolution: nn.Module, channels: int) -> list[nn.Module]:
     return [convolution, nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)]
 
 
-def _doubling(channels: int, out_channels: int) -> nn.Module:
-    return nn.ConvTranspose2d(channels, out_channels, 3, stride=2, padding=1, output_padding=1)
+def _doubling(channels: int, out_channels: int, upsampling: Upsampling) -> nn.Module:
+    if upsampling == "transposed":
+        return nn.ConvTranspose2d(channels, out_channels, 3, stride=2, padding=1, output_padding=1)
+    return nn.Sequential(
+        nn.Upsample(scale_factor=2, mode="nearest"),
+        nn.Conv2d(channels, out_channels, 3, padding=1, padding_mode="reflect"),
+    )
 
 
 class _ResidualBlock(nn.Module):
@@ -51,6 +60,10 @@ class ResNetGenerator(nn.Module):
         Channels at full resolution; there are four times as many in the residual blocks. 64 in the papers.
     blocks : int
         Residual blocks: 9 for 256 pixels and more, 6 for less in CycleGAN.
+    upsampling : {"transposed", "resize"}
+        How the size is doubled on the way up: by a transposed convolution, as in CycleGAN, or by repeating pixels
+        before a convolution, which leaves no chequered pattern (Odena et al., Deconvolution and checkerboard artifacts,
+        2016). Both have as many weights.
 
     Attributes
     ----------
@@ -62,17 +75,27 @@ class ResNetGenerator(nn.Module):
     Raises
     ------
     ParameterError
-        If a number is out of range.
+        If a number is out of range, or there is no such way to double the size.
     """
 
     multiple = 4
     least = 8
 
-    def __init__(self, in_channels: int = 1, out_channels: int = 1, *, width: int = 64, blocks: int = 9) -> None:
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        *,
+        width: int = 64,
+        blocks: int = 9,
+        upsampling: Upsampling = "transposed",
+    ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels), ("width", width)):
             check_number(name, value, least=1, whole=True)
         check_number("blocks", blocks, least=0, whole=True)
+        if upsampling not in get_args(Upsampling):
+            raise ParameterError(f"upsampling is one of {', '.join(get_args(Upsampling))}, not '{upsampling}'")
         self.down = nn.Sequential(
             *_normalised(nn.Conv2d(in_channels, width, 7, padding=3, padding_mode="reflect"), width),
             *_normalised(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), 2 * width),
@@ -80,8 +103,8 @@ class ResNetGenerator(nn.Module):
         )
         self.blocks = nn.Sequential(*(_ResidualBlock(4 * width) for _ in range(blocks)))
         self.up = nn.Sequential(
-            *_normalised(_doubling(4 * width, 2 * width), 2 * width),
-            *_normalised(_doubling(2 * width, width), width),
+            *_normalised(_doubling(4 * width, 2 * width, upsampling), 2 * width),
+            *_normalised(_doubling(2 * width, width, upsampling), width),
             nn.Conv2d(width, out_channels, 7, padding=3, padding_mode="reflect"),
             nn.Tanh(),
         )
