@@ -86,8 +86,8 @@ class Translated(BaseEstimator):
     def fit(self, cases: Sequence[Case]) -> Self:
         """Fit the segmenter on cases of its own domain.
 
-        Cases of the translator's source are translated, those of its target are passed on as they are; references
-        are never touched.
+        Cases of the translator's source are translated, those of its target are passed on as they are; what nobody
+        has named is translated, as it is when it is segmented. References are never touched.
 
         Raises
         ------
@@ -98,11 +98,12 @@ class Translated(BaseEstimator):
         prepared = []
         for case in cases:
             image = case.image
-            if source is None or source.holds(image):
+            is_source = source is None or source.holds(image)
+            if not is_source and target is not None and target.holds(image):
+                prepared.append(case)
+            elif source is None or source.may_hold(image):
                 fake = self.translate(image)
                 prepared.append(replace(case, images={fake.contrast: fake}))
-            elif target is not None and target.holds(image):
-                prepared.append(case)
             else:
                 raise ModalityError(
                     f"case '{case.id}' ({image.contrast}, domain {image.domain or 'unknown'}) is neither of the "
