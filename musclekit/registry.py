@@ -165,6 +165,7 @@ _ROLES: dict[str, tuple[Kind, type[Any]]] = {
     "translator": ("translator", Translator),
     "refiner": ("refiner", Refiner),
     "unary": ("segmenter", ProbabilisticSegmenter),
+    "within": ("segmenter", Segmenter),
 }
 
 

@@ -6,12 +6,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from musclekit.checks import check_contrast, check_number
 from musclekit.errors import CheckpointError, MissingFileError, ParameterError, UnsafeError
 from musclekit.image import Contrast, Domain, Image
-from musclekit.translators.safety import safety
+from musclekit.protocols import Segmenter
+from musclekit.translators.safety import compartment_of, safety
 
 if TYPE_CHECKING:
     from musclekit.neural.checkpoint import Card
@@ -37,6 +39,10 @@ class NetworkTranslator(BaseEstimator):
         Slices that go through it at once.
     per_leg : bool, optional
         Whether each leg is translated alone, left ones mirrored; as the network was trained if left out.
+    within : Segmenter, optional
+        Finds the muscle compartment in the image; outside it the image stays as it is. Nothing there is infiltrated,
+        and a network that darkens fat in muscle is prone to darken some of the fat under the skin too, which moves
+        the border between them. Only where source and target share their grey values; not in the papers.
     strict : bool
         Whether a translation that fails a check is refused. Here the checks are those that need no segmentation;
         `musclekit translate --strict` makes them all.
@@ -55,6 +61,7 @@ class NetworkTranslator(BaseEstimator):
         device: str = "cpu",
         batch: int = 8,
         per_leg: bool | None = None,
+        within: Segmenter | None = None,
         strict: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
@@ -62,6 +69,7 @@ class NetworkTranslator(BaseEstimator):
         self.device = device
         self.batch = batch
         self.per_leg = per_leg
+        self.within = within
         self.strict = strict
 
     @property
@@ -103,13 +111,16 @@ class NetworkTranslator(BaseEstimator):
         Raises
         ------
         ParameterError
-            If no checkpoint was named, a parameter is out of range, or the device is not there.
+            If no checkpoint was named, a parameter is out of range, the device is not there, or only the compartment is
+            to be changed and the grey values of source and target are not on one scale.
         ModalityError
             If the image is not of the source's contrast.
         VoxelError
             If it is constant or all air.
         SegmentationError
-            If there is no body in it.
+            If there is no body in it, or no compartment is found.
+        LabelError
+            If the labels of `within` do not lead to a compartment.
         UnsafeError
             If `strict` is set and a check fails; the message says which.
         """
@@ -118,7 +129,14 @@ class NetworkTranslator(BaseEstimator):
         check_number("batch", self.batch, least=1, whole=True)
         network, card = self._loaded(on_device=True)
         check_contrast(image, {card.source.contrast}, self.direction or card.name)
+        if self.within is not None and not card.shares_scale:
+            raise ParameterError(
+                f"within leaves the image as it is outside the compartment, and '{card.name}' changes what grey values "
+                "mean: leave within out"
+            )
         voxels = translate_volume(network, card, image, device=self.device, batch=self.batch, per_leg=self.per_leg)
+        if self.within is not None:
+            voxels = np.where(compartment_of(self.within.segment(image)), voxels, image.voxels)
         fake = image.with_voxels(voxels, card.target.contrast, card.target.grade)
         if self.strict:
             problems = safety(image, fake, monotone=card.monotone, window=card.windows[0]).warnings()

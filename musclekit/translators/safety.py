@@ -23,7 +23,7 @@ from musclekit.metrics import dice, surface_distances
 if TYPE_CHECKING:
     from musclekit.neural.windows import Window
 
-__all__ = ["Check", "Safety", "edge_correlation", "moved_boundary", "safety"]
+__all__ = ["Check", "Safety", "compartment_of", "edge_correlation", "moved_boundary", "safety"]
 
 Mask = NDArray[np.bool_]
 
@@ -198,7 +198,7 @@ def safety(
     across = source.contrast is not fake.contrast
     compartment_dice = moved = added = removed = math.nan
     if before is not None and after is not None:
-        compartments = [_compartment(labels) for labels in (before, after)]
+        compartments = [compartment_of(labels) for labels in (before, after)]
         compartment_dice, moved = dice(*compartments), moved_boundary(*compartments)
         muscle, new = before.mask("muscle"), after.mask("muscle")
         if muscle.any():
@@ -227,7 +227,14 @@ def _body_or_nothing(image: Image) -> Mask:
         return np.zeros(image.grid.shape, dtype=np.bool_)
 
 
-def _compartment(labels: LabelMap) -> Mask:
+def compartment_of(labels: LabelMap) -> Mask:
+    """Return the muscle compartment of labels.
+
+    Raises
+    ------
+    LabelError
+        If there is no way from their set to the set ``compartment``.
+    """
     mapping = label_mapping(labels.label_set.unsided(), label_set("compartment"))
     return labels.mapped(mapping).mask("compartment")
 

@@ -54,7 +54,7 @@ def test_a_scan_is_translated_on_its_own_grid_and_checked(
     assert record["command"] == "translate"
     assert record["device"] == "cpu"
     assert record["parameters"]["method"] == {"name": "hard-to-easy", "checkpoint": str(checkpoint), "device": "cpu",
-                                              "batch": 8, "per_leg": None, "strict": False}  # fmt: skip
+                                              "batch": 8, "per_leg": None, "within": None, "strict": False}  # fmt: skip
     assert any(text.startswith(line) for text in record["inputs"][0]["warnings"])
     page = (out / "report.html").read_text(encoding="utf-8")
     for text in ("Checks of the translation", "What the translation changed", "Muscle before and after", line):

@@ -8,10 +8,20 @@ import pytest
 from sklearn.base import clone
 
 from musclekit import registry
-from musclekit.errors import CheckpointError, FormatError, MissingFileError, ModalityError, ParameterError, UnsafeError
+from musclekit.errors import (
+    CheckpointError,
+    FormatError,
+    LabelError,
+    MissingFileError,
+    ModalityError,
+    ParameterError,
+    UnsafeError,
+)
 from musclekit.image import Contrast, Domain, Image
+from musclekit.phantom import make_case
 from musclekit.testing import example_image
 from musclekit.translators.network import NetworkTranslator
+from musclekit.translators.safety import compartment_of
 from tests.tiny_checkpoint import DOMAINS, tiny_checkpoint
 
 
@@ -101,7 +111,7 @@ def test_it_is_described_by_its_name_and_built_again(path: Path) -> None:
     for name in DOMAINS:
         described = registry.describe(registry.build(name, checkpoint=path, batch=3))
         assert described == {"name": name, "checkpoint": str(path), "device": "cpu", "batch": 3, "per_leg": None,
-                             "strict": False}  # fmt: skip
+                             "within": None, "strict": False}  # fmt: skip
         assert registry.describe(registry.build(**described)) == described
         with pytest.raises(ParameterError, match=f"method '{name}' has no parameter 'direction'"):
             registry.build(name, direction="mr-to-ct")
@@ -121,3 +131,27 @@ def test_a_translator_feeds_a_segmenter(path: Path) -> None:
     image = t1w("hard")
     labels = method.segment(image)
     assert labels.grid is image.grid
+
+
+def test_outside_the_compartment_an_image_stays_as_it_is(path: Path) -> None:
+    image = make_case(3, shape=(2, 64, 64), grade="severe", legs="left").image
+    whole = registry.build("hard-to-easy", checkpoint=path).translate(image)
+    guarded = registry.build("hard-to-easy", checkpoint=path, within="tissue").translate(image)
+    compartment = compartment_of(registry.build("tissue").segment(image))
+    assert compartment.any()
+    assert np.array_equal(guarded.voxels[compartment], whole.voxels[compartment])
+    assert np.array_equal(guarded.voxels[~compartment], image.voxels[~compartment])
+    assert not np.array_equal(whole.voxels[~compartment], image.voxels[~compartment])
+
+
+def test_grey_values_of_two_scales_are_not_mixed(tmp_path: Path) -> None:
+    path = tiny_checkpoint(tmp_path / "ct.pt", "mr-to-ct")
+    with pytest.raises(ParameterError, match=r"within leaves the image as it is .* leave within out"):
+        registry.build("mr-to-ct", checkpoint=path, within="tissue").translate(t1w())
+
+
+def test_within_has_to_be_a_segmenter(path: Path) -> None:
+    with pytest.raises(ParameterError, match="within of 'hard-to-easy' must be a segmenter, one of: tissue"):
+        registry.build("hard-to-easy", checkpoint=path, within="n4")
+    with pytest.raises(LabelError, match="no map from 'muscle' to 'compartment'"):
+        registry.build("hard-to-easy", checkpoint=path, within="gmm").translate(t1w())
