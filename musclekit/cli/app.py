@@ -233,6 +233,9 @@ def phantom(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same cohort.")] = 0,
+    prefix: Annotated[
+        str, typer.Option("--prefix", help="What names begin with; give people that a network learns from another one.")
+    ] = "sub",
     quiet: Quiet = False,
 ) -> None:
     """Write a synthetic cohort with exact truth and a manifest."""
@@ -250,6 +253,7 @@ def phantom(
             leg=leg,
             reference=label_set,
             seed=seed,
+            prefix=prefix,
             progress=progress,
         )
     typer.echo(f"manifest: {manifest}")

@@ -105,6 +105,7 @@ def make_cohort(
     spacing: tuple[float, float, float] | None = None,
     reference: str | None = None,
     seed: int = 0,
+    prefix: str = "sub",
 ) -> Iterator[Case]:
     """Make a cohort, one case at a time.
 
@@ -122,19 +123,25 @@ def make_cohort(
         As in `make_case`.
     seed : int
         Two cohorts of one seed are alike; the first people of a larger cohort are those of a smaller one.
+    prefix : str
+        What names begin with, letters and digits: people of two cohorts need names that differ, for no evaluation
+        takes a subject of the name of one that a method has learnt from.
 
     Yields
     ------
     Case
-        Named ``sub-01_mr``, ``sub-01_ct``, ...: every case of one person carries the same subject and the same anatomy.
+        Named ``sub-01_mr``, ``sub-01_ct``, ... (with that prefix): every case of one person carries the same subject
+        and the same anatomy.
 
     Raises
     ------
     ParameterError
-        If there is nobody, no modality or no grade, or one that is unknown.
+        If there is nobody, no modality or no grade, or one that is unknown, or the prefix cannot begin a name.
     """
     if subjects < 1:
         raise ParameterError(f"a cohort has at least one subject, not {subjects}")
+    if not (prefix.isascii() and prefix.isalnum()):
+        raise ParameterError(f"a prefix has letters and digits and nothing else, not '{prefix}'")
     _check("modality", modalities, get_args(PhantomModality))
     _check("grade", grades, GRADES)
     shown = (legs,) if isinstance(legs, str) else tuple(legs)
@@ -148,8 +155,8 @@ def make_cohort(
             shape=shape,
             spacing=spacing,
             reference=reference,
-            id=f"sub-{n + 1:02d}_{modality}",
-            subject=f"sub-{n + 1:02d}",
+            id=f"{prefix}-{n + 1:02d}_{modality}",
+            subject=f"{prefix}-{n + 1:02d}",
         )
         for n, person in enumerate(_seeds(seed, subjects))
         for modality in modalities

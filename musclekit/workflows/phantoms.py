@@ -29,6 +29,7 @@ def write_phantoms(
     leg: str = "both",
     reference: str | None = None,
     seed: int = 0,
+    prefix: str = "sub",
     progress: OnProgress | None = None,
 ) -> Path:
     """Write a synthetic cohort.
@@ -51,6 +52,8 @@ def write_phantoms(
         Label set of the label maps; ``thigh-full-sided`` where not given, and ``thigh-full`` for a single leg.
     seed : int
         The same seed gives the same cohort.
+    prefix : str
+        What the names of people begin with; those of cohorts that one learns from and is tried on have to differ.
     progress : callable, optional
         Called after each case with (done, total, case id).
 
@@ -83,6 +86,7 @@ def write_phantoms(
         shape=(slices, size, size),
         reference=reference,
         seed=seed,
+        prefix=prefix,
     )
     rows = []
     for done, case in enumerate(cases, start=1):

@@ -46,6 +46,12 @@ def test_a_cohort() -> None:
     assert not np.array_equal(one.voxels, third.voxels)
 
 
+def test_names_begin_as_one_says() -> None:
+    first, second = (next(make_cohort(1, shape=(1, 32, 32), prefix=prefix)) for prefix in ("sub", "learn"))
+    assert (second.id, second.subject) == ("learn-01_mr", "learn-01")
+    assert np.array_equal(first.image.voxels, second.image.voxels)
+
+
 def test_a_larger_cohort_begins_with_the_smaller() -> None:
     few = [case.image.voxels for case in make_cohort(2, shape=TINY, seed=1)]
     more = [case.image.voxels for case in make_cohort(3, shape=TINY, seed=1)]
@@ -61,6 +67,7 @@ def test_a_larger_cohort_begins_with_the_smaller() -> None:
         ({"modalities": ("pet",)}, "modality is one of mr, ct, dixon, not 'pet'"),
         ({"modalities": ()}, "needs at least one modality"),
         ({"grades": ("bad",)}, "grade is one of healthy, minor, moderate, severe, not 'bad'"),
+        ({"prefix": "a b"}, "a prefix has letters and digits and nothing else, not 'a b'"),
     ],
 )
 def test_bad_cohorts(wrong: dict, message: str) -> None:
