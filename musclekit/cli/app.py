@@ -265,11 +265,14 @@ def methods(
     name: Annotated[str | None, typer.Argument(help="One method, to see its parameters.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the methods, or the parameters of one."""
-    from musclekit.cli.output import print_method, print_methods
+    """List the methods and the weights that ship, or the parameters of one method, or the card of weights."""
+    from musclekit.cli.output import print_card, print_method, print_methods
+    from musclekit.weights import shipped
 
     if name is None:
         print_methods(as_json=as_json)
+    elif name in shipped():
+        print_card(shipped()[name], as_json=as_json)
     else:
         print_method(name, as_json=as_json)
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from musclekit import registry
+from musclekit.weights import ShippedWeights, shipped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,14 +197,28 @@ def _show_frame(frame: pd.DataFrame) -> None:
 
 
 def print_methods(*, as_json: bool) -> None:
-    """Print every registered method."""
-    entries = [registry.entry(name) for name in registry.names()]
+    """Print every registered method, and the weights that ship."""
+    rows = [(e.name, str(e.kind), e.summary, e.needs) for e in map(registry.entry, registry.names())]
+    rows += [(weights.name, "weights", weights.summary, "nothing") for weights in shipped().values()]
     if as_json:
-        _print_json([{"name": e.name, "kind": e.kind, "summary": e.summary, "needs": e.needs} for e in entries])
+        _print_json([dict(zip(("name", "kind", "summary", "needs"), row, strict=True)) for row in rows])
         return
     table = Table("name", "kind", "what it does", "needs")
-    for item in entries:
-        table.add_row(item.name, item.kind, item.summary, item.needs)
+    for row in rows:
+        table.add_row(*row)
+    _show(table)
+
+
+def print_card(weights: ShippedWeights, *, as_json: bool) -> None:
+    """Print the card of weights that ship."""
+    card = weights.card
+    if as_json:
+        _print_json(card)
+        return
+    typer.echo(f"{weights.name} (weights): {weights.summary}\n")
+    table = Table("card", "")
+    for key, value in card.items():
+        table.add_row(key, "\n".join(map(str, value)) if isinstance(value, list) else str(value))
     _show(table)
 
 

@@ -14,6 +14,7 @@ from musclekit.errors import CheckpointError, MissingFileError, ParameterError, 
 from musclekit.image import Contrast, Domain, Image
 from musclekit.protocols import Segmenter
 from musclekit.translators.safety import compartment_of, safety
+from musclekit.weights import checkpoint_path, shipped
 
 if TYPE_CHECKING:
     from musclekit.neural.checkpoint import Card
@@ -30,7 +31,7 @@ class NetworkTranslator(BaseEstimator):
     Parameters
     ----------
     checkpoint : str or Path
-        File written by training.
+        File written by training, or the name of weights that ship (`musclekit.weights.shipped`).
     direction : str, optional
         What the checkpoint has to lead from and to, ``"hard-to-easy"``; any if left out.
     device : str
@@ -147,8 +148,12 @@ class NetworkTranslator(BaseEstimator):
     def _loaded(self, *, on_device: bool = False) -> tuple[Any, Card]:
         """Network and card, read once for as long as the file stays the same."""
         if self.checkpoint is None:
-            raise ParameterError(f"'{self.direction or 'network'}' needs a checkpoint: the file that training wrote")
-        path = Path(self.checkpoint)
+            ready = ", ".join(name for name in shipped() if name.startswith(self.direction or ""))
+            raise ParameterError(
+                f"'{self.direction or 'network'}' needs a checkpoint: the file that training wrote"
+                f"{f', or weights that ship: {ready}' if ready else ''}"
+            )
+        path = checkpoint_path(self.checkpoint)
         try:
             found = path.stat()
         except OSError:

@@ -8,6 +8,7 @@ import pytest
 
 import musclekit
 from musclekit import registry
+from musclekit.weights import shipped
 from tests.cli.conftest import Command
 
 
@@ -31,11 +32,21 @@ def test_version(command: Command) -> None:
 
 def test_methods_are_listed_and_described(command: Command) -> None:
     listed = json.loads(command("methods", "--json").stdout)
-    assert tuple(item["name"] for item in listed) == registry.names()
+    assert tuple(item["name"] for item in listed if item["kind"] != "weights") == registry.names()
     one = json.loads(command("methods", "n4", "--json").stdout)
     assert one["parameters"] == {"spline_mm": 150.0, "n_iterations": [40, 30, 20]}
     assert "spline_mm" in command("methods", "n4").stdout
     assert "histogram-match" in command("methods").stdout
+
+
+def test_weights_that_ship_are_listed_and_show_their_card(command: Command) -> None:
+    listed = json.loads(command("methods", "--json").stdout)
+    assert {item["name"] for item in listed if item["kind"] == "weights"} == set(shipped())
+    for name, weights in shipped().items():
+        assert json.loads(command("methods", name, "--json").stdout) == weights.card
+        told = command("methods", name).stdout
+        assert "licence" in told
+        assert "limits" in told
 
 
 @pytest.mark.slow  # it loads torch
@@ -43,6 +54,7 @@ def test_info_says_what_there_is(command: Command) -> None:
     found = json.loads(command("info", "--json").stdout)
     assert found["versions"]["musclekit"] == musclekit.__version__
     assert "cpu" in found["devices"]
+    assert found["methods"]["weights"] == ", ".join(shipped())
     assert "versions" in command("info").stdout
 
 

@@ -1,0 +1,59 @@
+"""Weights that ship with musclekit, and the names they go by.
+
+A name stands wherever a checkpoint is asked for: ``build("hard-to-easy", checkpoint="hard-to-easy-t1w")``. Beside each
+checkpoint lies its card as JSON, to be read without torch. What may ship is said in ``docs/results_translation.md``;
+``python -m benchmarks.release_weights`` puts it here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["FOLDER", "ShippedWeights", "checkpoint_path", "shipped"]
+
+#: Where checkpoints and cards lie.
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class ShippedWeights:
+    """A checkpoint in the package.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its card lies beside it.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What it is called where a checkpoint is asked for; it begins with the method that takes it."""
+        return self.path.stem
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """Its card as plain data, the same as in the checkpoint."""
+        data: dict[str, Any] = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
+        return data
+
+    @property
+    def summary(self) -> str:
+        """One line for a list: contrast, what it learnt from, licence."""
+        card = self.card
+        return f"weights for {card['source']['contrast']}, learnt from {card['data']}; {card['licence']}"
+
+
+def shipped() -> dict[str, ShippedWeights]:
+    """Return what ships, by name."""
+    return {path.stem: ShippedWeights(path) for path in sorted(FOLDER.glob("*.pt"))}
+
+
+def checkpoint_path(checkpoint: str | Path) -> Path:
+    """Return the file of a checkpoint: of the weights of that name if they ship, else the path as it is."""
+    known = shipped()
+    return known[checkpoint].path if isinstance(checkpoint, str) and checkpoint in known else Path(checkpoint)
