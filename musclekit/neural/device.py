@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
 from musclekit.errors import ParameterError
 
-__all__ = ["Device", "devices", "resolve_device"]
+__all__ = ["Device", "devices", "resolve_device", "told_of_memory"]
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,25 @@ def resolve_device(name: str) -> torch.device:
         there = ", ".join(f"{device.name} ({device.description})" for device in known)
         raise ParameterError(f"device '{name}' is not here; there is: {there}")
     return torch.device(wanted)
+
+
+@contextmanager
+def told_of_memory(device: torch.device | str, advice: str) -> Iterator[None]:
+    """Say what helps where a device has too little memory.
+
+    Parameters
+    ----------
+    device : torch.device or str
+        Where work is done.
+    advice : str
+        What to do about it.
+
+    Raises
+    ------
+    ParameterError
+        In place of torch's own error, which tells of bytes.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as problem:
+        raise ParameterError(f"device '{device}' has too little memory: {advice}") from problem

@@ -20,6 +20,7 @@ from musclekit.checks import check_number, check_voxels
 from musclekit.errors import VoxelError
 from musclekit.image import Contrast, Image
 from musclekit.neural.checkpoint import Card
+from musclekit.neural.device import told_of_memory
 from musclekit.neural.slices import resampled_plane, square_shape
 from musclekit.neural.windows import Scale
 
@@ -135,7 +136,7 @@ def translate_volume(
     SegmentationError
         If there is no body in the image.
     ParameterError
-        If the batch is not a whole number of at least 1.
+        If the batch is not a whole number of at least 1, or the device has too little memory for it.
     """
     check_number("batch", batch, least=1, whole=True)
     check_voxels(image)
@@ -207,7 +208,7 @@ def _answers(
     generator: nn.Module, cuts: Sequence[_Cut], card: Card, device: torch.device | str, batch: int
 ) -> Sequence[Plane]:
     def run(planes: Plane) -> Plane:
-        with torch.inference_mode():
+        with torch.inference_mode(), told_of_memory(device, f"translate fewer than {batch} slices at once (batch)"):
             done = [
                 generator(torch.from_numpy(planes[first:last, None]).to(device)).float().cpu().numpy()[:, 0]
                 for first, last in pairwise([*range(0, len(planes), batch), len(planes)])

@@ -201,3 +201,13 @@ def test_bad_input_is_refused() -> None:
                                                         example_image(Contrast.CT).grid, Contrast.T1W))  # fmt: skip
     with pytest.raises(VoxelError, match="the network 'tiny hard-to-easy' answers with NaN or infinite values"):
         translate_volume(Recorder(float("nan")), tiny_card(), image)
+
+
+class TooLarge(Recorder):
+    def forward(self, planes: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def test_a_device_with_too_little_memory_says_what_helps() -> None:
+    with pytest.raises(ParameterError, match="'cpu' has too little memory: translate fewer than 8 slices at once"):
+        translate_volume(TooLarge(), tiny_card(), t1w())

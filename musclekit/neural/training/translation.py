@@ -23,6 +23,7 @@ from torch import nn
 from musclekit.checks import check_number
 from musclekit.errors import InputError, ParameterError, TrainingError
 from musclekit.neural.checkpoint import save_checkpoint
+from musclekit.neural.device import told_of_memory
 from musclekit.neural.losses import adversarial
 from musclekit.neural.objectives import TranslationLoss, generator_terms
 from musclekit.neural.schedule import decay_factor
@@ -42,6 +43,8 @@ FORWARD, BACKWARD, STATE, LOSSES = "forward.pt", "backward.pt", "state.pt", "los
 SHEETS, EVENTS = "sheets", "tensorboard"
 #: Slices of each domain on a sheet.
 SAMPLES = 4
+#: What helps where the device has too little memory; the last whole epoch is kept.
+TOO_LARGE = "train with a smaller batch, smaller slices or a narrower generator, or in bfloat16"
 #: How often in a training its progress is told, at most.
 TOLD = 2000
 
@@ -111,7 +114,8 @@ def train_translator(
     Raises
     ------
     ParameterError
-        If the device is not there, the batch cannot be shared out, or TensorBoard is asked for and not installed.
+        If the device is not there or its memory is too small, the batch cannot be shared out, or TensorBoard is asked
+        for and not installed.
     InputError
         If the folder holds another training, or one without its state.
     FormatError
@@ -122,7 +126,7 @@ def train_translator(
         If a file cannot be written; what stood there is as it was.
     """
     last = _last_epoch(plan, until)
-    with joined(device) as ranks, _processor(plan.seed, threads):
+    with joined(device) as ranks, _processor(plan.seed, threads), told_of_memory(ranks.device, TOO_LARGE):
         _check_share(plan, source, target, ranks)
         steps = _steps(plan, source, target, ranks)
         identity = identity_of(plan, source, target, ranks)
@@ -214,11 +218,7 @@ def _step(
                 "discriminator_source": (shared.source_critic, source, training.source_pool.query(fake_source)),
                 "discriminator_target": (shared.target_critic, target, training.target_pool.query(fake_target)),
             }
-            critics = {
-                name: (adversarial(critic(real), True, loss.gan_kind) + adversarial(critic(fake), False, loss.gan_kind))
-                / 2
-                for name, (critic, real, fake) in judged.items()
-            }
+            critics = {name: _judgement(*images, loss) for name, images in judged.items()}
         training.critic_steps.zero_grad()
         torch.autograd.backward(torch.stack(list(critics.values())).sum())
         training.critic_steps.step()

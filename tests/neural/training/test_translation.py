@@ -224,6 +224,19 @@ def test_a_loss_that_is_no_number_stops_the_training(
     assert all(same_bytes(whole, tmp_path).values())
 
 
+def test_a_device_with_too_little_memory_keeps_the_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_translator(TINY, SOURCE, TARGET, tmp_path, until=1)
+    before = (tmp_path / "state.pt").read_bytes()
+
+    def too_large(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(translation, "generator_terms", too_large)
+    with pytest.raises(ParameterError, match="device 'cpu' has too little memory: train with a smaller batch"):
+        train_translator(TINY, SOURCE, TARGET, tmp_path)
+    assert (tmp_path / "state.pt").read_bytes() == before
+
+
 def test_it_may_stop_in_the_first_epoch(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no epoch was finished"):
         train_translator(tiny(learning_rate=1e38), SOURCE, TARGET, tmp_path)
