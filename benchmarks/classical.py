@@ -67,7 +67,7 @@ MEASURES = ("dice", "asd", "hd95", "relative_volume_error")
 ON_TISSUE = ("levelset",)
 
 
-def write_cohort(folder: Path, subjects: int, reference: str) -> Path:
+def write_cohort(folder: Path, subjects: int, reference: str, *, modality: str = "mr") -> Path:
     """Write the cohort, or take the one that is there; the same people whatever the label set of the references."""
     manifest = folder / "manifest.csv"
     if manifest.exists() and len(open_cases(manifest)) == subjects:
@@ -75,6 +75,7 @@ def write_cohort(folder: Path, subjects: int, reference: str) -> Path:
     return write_phantoms(
         folder,
         subjects=subjects,
+        modalities=(modality,),
         grades=[GRADES[n % len(GRADES)] for n in range(subjects)],
         slices=8,
         size=128,

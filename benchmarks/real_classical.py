@@ -50,11 +50,15 @@ def legs_of(data: Path, scan: tuple[str, str, str, str], set_name: str) -> list[
     subject, image_file, labels_file, own = scan
     image = io.read(data / image_file, contrast=Contrast.WATER)
     labels = io.read_labels(data / labels_file, label_set(own))
-    labels = labels.mapped(label_mapping(labels.label_set, label_set(set_name)))
+    return leg_cases(subject, image, labels.mapped(label_mapping(labels.label_set, label_set(set_name))))
+
+
+def leg_cases(subject: str, image: Image, labels: LabelMap, shown: Image | None = None) -> list[Case]:
+    """Cut image and labels into legs; of an image that is ``shown`` instead, where the legs of the first one are."""
     cases = []
     for leg in split_legs(image, body_mask(image)):
         frame = leg_frame(leg, image.grid)
-        alone = leg_image(image, leg, frame)
+        alone = leg_image(shown or image, leg, frame)
         reference = frame.apply_labels(labels.with_voxels(np.where(leg.mask, labels.voxels, 0)))
         area = reference.mask().sum(axis=(1, 2)) * np.prod(alone.grid.spacing[1:])
         planes = np.flatnonzero(area >= LEAST_MUSCLE_MM2)
@@ -65,7 +69,7 @@ def legs_of(data: Path, scan: tuple[str, str, str, str], set_name: str) -> list[
             Case(
                 id=name,
                 subject=subject,
-                images={Contrast.WATER: Image(alone.voxels[first:last], grid, Contrast.WATER)},
+                images={alone.contrast: Image(alone.voxels[first:last], grid, alone.contrast)},
                 reference=LabelMap(reference.voxels[first:last], grid, reference.label_set),
                 side=leg.side,
             )

@@ -1,9 +1,9 @@
 """Put a trained translator into the package, with what it reached and what it cannot do on its card.
 
-    python -m benchmarks.release_weights runs/translation --arm "G(.5,1)" --name hard-to-easy-t1w
+    python -m benchmarks.release_weights runs/translation [--contrast t1w] [--tier cpu]
 
-Scores are those that ``benchmarks.translation`` left in the folder, of the arm kept to the compartment. A translator
-that does not hold the rule of docs/results_translation.md is refused.
+Scores are those that ``benchmarks.translation`` left in the folder, of its best arm kept to the compartment. A
+translator that does not hold the rule of docs/results_translation.md is refused.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.classical import grades_of
-from benchmarks.translation import BASELINES, EASY, GUARDED
+from benchmarks.translation import BASELINES, BEST, EASY, GUARDED, T1W, Study, cohort
 from musclekit.evaluation import read_scores
 from musclekit.evaluation.comparison import compare
 from musclekit.neural.checkpoint import load_checkpoint, save_checkpoint
 from musclekit.weights import FOLDER
-from musclekit.workflows.cases import open_cases
 
 #: The rule: share of the compartment's boundary that may move on severe thighs (median), and what the Dice of the
 #: mixture may lose on easy ones (mean).
@@ -37,17 +36,19 @@ LIMITS = (
 )
 
 
-def figures(folder: Path, tier: str, arm: str) -> dict[str, object]:
-    """Return what the arm reached on the cohort of ``benchmarks.translation``, by the mixture."""
-    scores = read_scores(folder / f"scores_{tier}.csv")
-    kept = pd.read_csv(folder / f"kept_{tier}.csv")
-    grades = grades_of(open_cases(folder / "cohort" / "manifest.csv").all())
+def figures(study: Study) -> dict[str, object]:
+    """Return what the best arm, kept to the compartment, reached on the cohort, by the mixture."""
+    arm = next(name for name, unguarded in GUARDED.items() if unguarded == BEST)
+    scores = read_scores(study.out / study.name / "scores.csv")
+    kept = pd.read_csv(study.out / study.name / "kept.csv")
+    grades = grades_of(cohort(study))
     dice = scores[(scores["metric"] == "dice") & scores["slice"].isna()]
     severe = dice[dice["subject"].map(grades).eq("severe")]
     table = dice.pivot_table(index="subject", columns="method", values="value")
     gain = table[f"{arm} gmm"] - table["OI gmm"]
     found: dict[str, object] = {
         "cohort": "20 phantoms of seed 2019, 10 of them severe, none of them trained on",
+        "settings": 'within = "tissue"',
         "dice_gmm_severe": round(float(np.median(table[f"{arm} gmm"][table.index.map(grades) == "severe"])), 3),
         "dice_gmm_severe_original": round(float(np.median(table["OI gmm"][table.index.map(grades) == "severe"])), 3),
         "dice_gmm_easy_change": round(float(gain[table.index.map(grades).isin(EASY)].mean()), 4),
@@ -56,8 +57,9 @@ def figures(folder: Path, tier: str, arm: str) -> dict[str, object]:
         pair = severe[severe["method"].isin([f"{arm} gmm", f"{base} gmm"])]
         item = compare(pair, metric="dice", label="muscle", baseline=f"{base} gmm").iloc[0]
         found[f"gain_over_{BASELINES[base]}"] = [round(float(item[key]), 3) for key in ("difference", "low", "high")]
-    moved = kept.loc[(kept["arm"] == arm) & (kept["grade"] == "severe"), "boundary_moved"]
-    found["boundary_moved_severe"] = round(float(moved.median()), 4)
+    moved = kept[kept["grade"] == "severe"].groupby("arm")["boundary_moved"].median()
+    found["boundary_moved_severe"] = round(float(moved[arm]), 4)
+    found["boundary_moved_severe_without_within"] = round(float(moved[BEST]), 4)
     return found
 
 
@@ -75,19 +77,19 @@ def broken(found: dict[str, object]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="what benchmarks.translation wrote")
-    parser.add_argument("--arm", required=True, help="the trained arm")
+    parser.add_argument("--contrast", default=T1W, help="of the images")
     parser.add_argument("--tier", default="cpu")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--name", required=True, help="what the weights are called")
     given = parser.parse_args()
-    guarded = next(name for name, arm in GUARDED.items() if arm == given.arm)
-    found = figures(given.folder, given.tier, guarded)
+    study = Study(given.folder, given.contrast, given.tier, given.seed)
+    found = figures(study)
     print(json.dumps(found, indent=2))
     if problems := broken(found):
         raise SystemExit(f"not released: {'; '.join(problems)}")
-    network, card = load_checkpoint(given.folder / given.tier / f"{given.arm}_{given.seed}" / "forward.pt")
-    card = replace(card, name=given.name, scores=found, limits=(*LIMITS, *card.limits))
-    path = FOLDER / f"{given.name}.pt"
+    network, card = load_checkpoint(study.training(BEST) / "forward.pt")
+    name = f"hard-to-easy-{study.contrast}"
+    card = replace(card, name=name, scores=found, limits=(*LIMITS, *card.limits))
+    path = FOLDER / f"{name}.pt"
     written = save_checkpoint(path, network, card, half=True)
     text = json.dumps(written.as_data(), indent=2, ensure_ascii=False)
     path.with_suffix(".json").write_text(f"{text}\n", encoding="utf-8")
