@@ -65,15 +65,18 @@ class Translated(BaseEstimator):
         """Return what the segmenter is given for an image.
 
         An image of the right contrast whose domain nobody has named is taken for one that the translator starts from.
+        One of that contrast that is known to be of the domain it leads to is passed on as it is.
 
         Raises
         ------
         ModalityError
-            If the image is known not to belong to the domain that the translator starts from, or the segmenter cannot
-            take what the translator gives.
+            If the image is known to belong to neither of the translator's domains, or the segmenter cannot take what
+            the translator gives.
         """
-        source = self.translator.source
+        source, target = self.translator.source, self.translator.target
         if source is not None and not source.may_hold(image):
+            if target is not None and target.contrast is source.contrast and target.holds(image):
+                return image
             has = f"{image.contrast}{f' ({image.domain})' if image.domain else ''}"
             wants = f"{source.contrast}{f' ({source.grade})' if source.grade else ''}"
             raise ModalityError(f"the translator starts from {wants}; this image is {has}")

@@ -96,8 +96,24 @@ def test_fit_refuses_a_case_of_neither_domain() -> None:
 
 
 def test_segment_refuses_another_domain() -> None:
-    with pytest.raises(ModalityError, match=r"starts from t1w \(hard\); this image is t1w \(easy\)"):
-        Translated(translator=Darken(), segmenter=Recorder()).segment(hard(domain="easy"))
+    with pytest.raises(ModalityError, match=r"starts from t1w \(hard\); this image is t1w \(medium\)"):
+        Translated(translator=Darken(), segmenter=Recorder()).segment(hard(domain="medium"))
+
+
+def test_an_image_of_the_target_is_segmented_as_it_is() -> None:
+    easy = hard(150.0, domain="easy")
+    method = Translated(translator=Darken(), segmenter=Recorder())
+    assert method.translate(easy) is easy
+    assert not method.segment(easy).voxels.any()
+
+
+class ToCt(Darken):
+    target = Domain(Contrast.CT)
+
+
+def test_an_image_of_the_targets_contrast_is_refused() -> None:
+    with pytest.raises(ModalityError, match=r"starts from t1w \(hard\); this image is ct"):
+        Translated(translator=ToCt(), segmenter=Recorder()).translate(example_image(Contrast.CT))
 
 
 def test_an_image_whose_domain_nobody_named_is_taken_for_one_of_the_source() -> None:
