@@ -11,7 +11,8 @@ from rich.console import Console
 from benchmarks.timing import Row, table
 
 MODULES = (
-    "startup", "mixture", "components", "distances", "measures", "level_set", "graph_cut", "grid_search", "end_to_end",
+    "startup", "mixture", "components", "distances", "measures", "level_set", "graph_cut", "grid_search", "translators",
+    "end_to_end",
 )  # fmt: skip
 
 
