@@ -220,13 +220,22 @@ def build(name: str, **settings: Any) -> Any:
 
 def _check_role(name: str, key: str, value: Any, default: Any) -> None:
     """Refuse what cannot stand where a composition expects a segmenter, a translator or a refiner."""
-    if key in _ROLES and value is not default and not isinstance(value, _ROLES[key][1]):
-        kind, role = _ROLES[key]
-        what, known = str(kind), list(names(kind))
-        if role is ProbabilisticSegmenter:
-            what = f"{kind} that gives probabilities"
-            known = [other for other in known if hasattr(entry(other).load(), "probabilities")]
-        raise ParameterError(f"{key} of '{name}' must be a {what}, one of: {', '.join(known)}")
+    if key not in _ROLES or value is default:
+        return
+    kind, role = _ROLES[key]
+    if (role is not ProbabilisticSegmenter and _is_registered(value, kind)) or isinstance(value, role):
+        return
+    what, known = str(kind), list(names(kind))
+    if role is ProbabilisticSegmenter:
+        what = f"{kind} that gives probabilities"
+        known = [other for other in known if hasattr(entry(other).load(), "probabilities")]
+    raise ParameterError(f"{key} of '{name}' must be a {what}, one of: {', '.join(known)}")
+
+
+def _is_registered(method: Any, kind: Kind) -> bool:
+    """Whether a method is of a registered class; of those nothing is asked that a checkpoint would have to answer."""
+    target = f"{type(method).__module__}:{type(method).__qualname__}"
+    return any(item.target == target and item.kind == kind for item in _entries().values())
 
 
 def _build_value(key: str, value: Any) -> Any:

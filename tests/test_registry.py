@@ -65,6 +65,13 @@ def test_a_part_can_be_named_by_its_bare_name() -> None:
         registry.build("spgc", unary="threshold")
 
 
+def test_a_part_is_named_before_its_checkpoint_is(tmp_path: Path) -> None:
+    path = str(tmp_path / "none.pt")
+    settings = {"translator": "hard-to-easy", "translator__checkpoint": path, "segmenter": "gmm"}
+    assert registry.build("translated", **settings).translator.checkpoint == path
+    assert registry.build("translated", translator="hard-to-easy", segmenter="gmm").translator.checkpoint is None
+
+
 def test_a_parameter_of_a_part_that_was_not_named() -> None:
     with pytest.raises(ParameterError, match="'spgc' has no unary of its own to set 'per' of: name one first, unary ="):
         registry.build("spgc", unary__per="slice")

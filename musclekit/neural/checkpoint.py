@@ -259,13 +259,34 @@ def load_checkpoint(path: Path, kind: str = "translator") -> tuple[nn.Module, Ca
     weights: Weights = content["weights"]
     if weights_hash(weights) != card.weights_sha256 or _text_hash(content["card"]) != content.get("card_sha256"):
         raise CheckpointError(f"{path}: the file was changed after it was written: its hashes do not fit")
+    _check_generator(path, card)
     try:
         network = networks.build(card.network["name"], **card.network["parameters"])
         network.load_state_dict(dict(weights))
     except (InputError, TypeError, RuntimeError) as problem:
-        reason = " ".join(str(problem).split())[:200]
-        raise CheckpointError(f"{path}: the weights do not fit the network of the card: {reason}") from problem
+        raise CheckpointError(f"{path}: the weights do not fit the network of the card: {_line(problem)}") from problem
     return network.eval().requires_grad_(False), card
+
+
+def _check_generator(path: Path, card: Card) -> None:
+    """Refuse a network that makes no images of images; it is tried without weights, which take no memory."""
+    side = -(-card.size // card.multiple) * card.multiple
+    try:
+        with torch.device("meta"):
+            network = networks.build(card.network["name"], **card.network["parameters"])
+            image = torch.empty(1, 1, side, side)
+            suits = getattr(network, "multiple", None) == card.multiple and network(image).shape == image.shape
+    except (InputError, TypeError, RuntimeError) as problem:
+        raise CheckpointError(f"{path}: the network of the card cannot be used: {_line(problem)}") from problem
+    if not suits:
+        raise CheckpointError(
+            f"{path}: the network of the card, {card.network['name']}, makes no images of the card's size and multiple "
+            "out of such images"
+        )
+
+
+def _line(problem: Exception) -> str:
+    return " ".join(str(problem).split())[:200]
 
 
 def read_card(path: Path, kind: str = "translator") -> Card:
@@ -301,7 +322,8 @@ def _card(path: Path, content: Mapping[str, Any], kind: str) -> Card:
 
 def _are_weights(value: object) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.layout is torch.strided
+        for name, tensor in value.items()
     )
 
 
@@ -337,6 +359,8 @@ def read_tensors(path: Path) -> dict[str, Any]:
     FormatError
         If it cannot be read, is cut short or damaged, or holds more than numbers and text.
     """
+    if path.is_dir():
+        raise FormatError(f"{path}: a folder, not the file of a checkpoint")
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file")
     try:
@@ -346,6 +370,14 @@ def read_tensors(path: Path) -> dict[str, Any]:
     # Every file that torch writes is a zip archive, with its table at the end.
     if not zipfile.is_zipfile(raw):
         raise FormatError(f"{path}: no checkpoint, or one that is cut short")
+    raw.seek(0)
+    try:
+        # torch itself does not look at the sums that the archive keeps of its parts.
+        broken = zipfile.ZipFile(raw).testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError, ValueError) as problem:
+        raise FormatError(f"{path}: the checkpoint is damaged ({type(problem).__name__})") from problem
+    if broken is not None:
+        raise FormatError(f"{path}: the checkpoint is damaged, in its part {broken}")
     raw.seek(0)
     try:
         with warnings.catch_warnings():

@@ -179,8 +179,6 @@ def test_a_card_that_breaks_its_schema_is_refused(path: Path) -> None:
     [
         ({"name": "resnet-generator", "parameters": {"width": 16, "blocks": 3}}, "size mismatch"),
         ({"name": "resnet-generator", "parameters": {"width": 8, "blocks": 4}}, "Missing key"),
-        ({"name": "resnet-generator", "parameters": {"depth": 8}}, "depth"),
-        ({"name": "u-net-9000", "parameters": {}}, "unknown network 'u-net-9000'"),
     ],
 )
 def test_weights_that_do_not_fit_the_network_are_refused(path: Path, network: dict[str, Any], reason: str) -> None:
@@ -213,3 +211,32 @@ def test_the_hash_is_that_of_the_weights_wherever_they_lie(path: Path, tmp_path:
     renamed = {f"x{name}": value for name, value in weights.items()}
     assert weights_hash(renamed) != weights_hash(weights)
     assert weights_hash({name: value.half() for name, value in weights.items()}) != weights_hash(weights)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"network": {"name": "resnet-generator", "parameters": {"depth": 8}}}, "no parameter 'depth'"),
+        ({"network": {"name": "u-net-9000", "parameters": {}}}, "unknown network 'u-net-9000'"),
+        ({"network": {"name": "resnet-generator", "parameters": {"width": 8, "in_channels": 2}}}, "cannot be used"),
+        ({"network": {"name": "resnet-generator", "parameters": {"width": 8, "out_channels": 2}}}, "makes no images"),
+        ({"network": {"name": "patch-discriminator", "parameters": {}}}, "patch-discriminator, makes no images"),
+        ({"multiple": 3}, "makes no images of the card's size and multiple"),
+    ],
+)
+def test_a_network_that_makes_no_images_of_images_is_refused(path: Path, changes: dict[str, Any], reason: str) -> None:
+    message = refusal(changed(path, **changes), CheckpointError)
+    assert message.startswith("the network of the card")
+    assert reason in message
+
+
+def test_weights_that_are_no_plain_tensors_are_refused(path: Path) -> None:
+    content = read_tensors(path)
+    name = next(iter(content["weights"]))
+    content["weights"][name] = content["weights"][name].to_sparse()
+    write_tensors(path, content)
+    assert refusal(path, FormatError) == "no checkpoint of a network: it holds no card and weights"
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    assert refusal(tmp_path, FormatError) == "a folder, not the file of a checkpoint"

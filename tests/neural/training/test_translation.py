@@ -200,6 +200,11 @@ def test_a_damaged_state_is_refused(whole: Path, tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(raw[: len(raw) // 2])
     with pytest.raises(FormatError, match="cut short"):
         train_translator(TINY, SOURCE, TARGET, tmp_path)
+    flipped = bytearray(raw)
+    flipped[len(raw) // 2] ^= 0x01
+    (tmp_path / "state.pt").write_bytes(flipped)
+    with pytest.raises(FormatError, match="the checkpoint is damaged, in its part"):
+        train_translator(TINY, SOURCE, TARGET, tmp_path)
     (tmp_path / "state.pt").write_bytes((whole / "forward.pt").read_bytes())
     with pytest.raises(FormatError, match="no state of a training, or a damaged one"):
         train_translator(TINY, SOURCE, TARGET, tmp_path)
