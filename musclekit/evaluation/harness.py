@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 
 import musclekit
 from musclekit import registry
 from musclekit.errors import InputError, LeakError, NotFittedError, ParameterError
 from musclekit.evaluation.case_scores import CaseScorer, reason
+from musclekit.evaluation.files import file_digests
 from musclekit.evaluation.scores import known_metrics, params_id
 from musclekit.evaluation.splits import Fold, check_folds, subjects_of
 from musclekit.evaluation.units import Unit, UnitResult, Workers
@@ -236,7 +238,7 @@ def _claim(folder: Path, study: _Study) -> str:
     prints = []
     for name, method in study.methods.items():
         try:
-            prints.append((name, fingerprint(method)))
+            prints.append((name, fingerprint(method), file_digests(cast(BaseEstimator, method).get_params())))
         except TypeError as problem:
             raise ParameterError(f"results of method '{name}' cannot be kept in a folder: {problem}") from None
     folds = [(fold.name, fold.train, fold.test) for fold in study.folds]

@@ -17,7 +17,7 @@ import itertools
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -40,6 +40,7 @@ from musclekit.errors import (
     unknown_name,
 )
 from musclekit.evaluation.case_scores import CaseScorer, reason
+from musclekit.evaluation.files import file_digests
 from musclekit.evaluation.harness import image_for, labels_name, noting, training_subjects
 from musclekit.evaluation.scores import (
     METRICS,
@@ -416,7 +417,7 @@ def _claim(folder: Path, plan: Plan, study: _Study) -> str:
         "metric": plan.metric,
         "label": plan.label,
         "cases": {case.id: fingerprint(case) for of_subject in study.cases for case in of_subject},
-        "files": {path: _file_digest(Path(path)) for path in sorted(set(_files_in([described, *study.points])))},
+        "files": file_digests([described, *study.points]),
         "musclekit": version("musclekit"),
     }
     # As it is read back: lists for tuples.
@@ -441,22 +442,6 @@ def _claim(folder: Path, plan: Plan, study: _Study) -> str:
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(about, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return digest
-
-
-def _files_in(value: Any) -> Iterator[str]:
-    """Texts in plain data that name a file: what stands in it (a checkpoint, a template) is a part of the method."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _files_in(item)
-    elif isinstance(value, str) and 0 < len(value) < 4096 and "\0" not in value and Path(value).is_file():
-        yield value
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _check_ranges(study: _Study) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import musclekit
 from musclekit.errors import InputError
+from musclekit.evaluation.files import file_digests
 from musclekit.io import replacing
 
 __all__ = ["RunRecord", "check_folder", "file_hash", "versions", "write_json"]
@@ -113,7 +114,7 @@ class RunRecord:
     command : str
         The workflow: ``"segment"``.
     parameters : mapping
-        Everything needed to run it again, as plain data.
+        Everything needed to run it again, as plain data; the SHA-256 of files named in it are written beside it.
     inputs : sequence of mapping
         One entry an input: name, path, SHA-256, seconds, status, warnings.
     device : str
@@ -140,6 +141,7 @@ class RunRecord:
                 "machine": f"{platform.system()} {platform.machine()}",
                 "device": self.device,
                 "parameters": dict(self.parameters),
+                "files": file_digests(self.parameters),
                 "inputs": [dict(item) for item in self.inputs],
             },
             path,

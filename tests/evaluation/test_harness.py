@@ -30,6 +30,7 @@ from musclekit.evaluation.splits import Fold, by_split, leave_one_subject_out, s
 from musclekit.image import Case, Contrast, Grid, Image, LabelMap
 from musclekit.io import read_labels
 from musclekit.labels import LabelSet, label_set
+from musclekit.phantom import make_case
 from tests.tiny_checkpoint import tiny_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*it is learning:UserWarning")
@@ -351,6 +352,18 @@ def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="choose another folder"):
         evaluate({"m": method}, [case("a")], folder=tmp_path)
     assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_another_file_under_the_same_name_is_another_evaluation(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "best.pt")
+    method = {"name": "translated", "translator": {"name": "hard-to-easy", "checkpoint": str(checkpoint)}}
+    fed = registry.build(**method, segmenter={"name": "gmm"})
+    thigh = make_case(3, contrasts=(Contrast.T1W,), legs="left", shape=(1, 64, 64), reference="muscle")
+    evaluate({"m": fed}, [thigh], ("dice",), folder=tmp_path / "out")
+    evaluate({"m": fed}, [thigh], ("dice",), folder=tmp_path / "out")
+    tiny_checkpoint(checkpoint, limits=("Another one.",))
+    with pytest.raises(InputError, match="holds other results"):
+        evaluate({"m": fed}, [thigh], ("dice",), folder=tmp_path / "out")
 
 
 def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:

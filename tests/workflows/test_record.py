@@ -30,10 +30,14 @@ def test_versions_name_what_results_rest_on() -> None:
 
 def test_a_record_tells_all_of_a_run(tmp_path: Path) -> None:
     started = datetime(2026, 1, 2, tzinfo=UTC)
-    RunRecord("segment", {"method": {"name": "gmm"}}, [{"name": "a"}], "cpu", started).write(tmp_path / "run.json")
+    template = tmp_path / "template.nii"
+    template.write_bytes(b"7")
+    parameters = {"method": {"name": "histogram-match", "template": str(template)}}
+    RunRecord("translate", parameters, [{"name": "a"}], "cpu", started).write(tmp_path / "run.json")
     record = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert record["started"] == "2026-01-02T00:00:00+00:00"
-    assert record["parameters"] == {"method": {"name": "gmm"}}
+    assert record["parameters"] == parameters
+    assert record["files"] == {str(template): file_hash(template)}
     assert record["inputs"] == [{"name": "a"}]
     assert record["seconds"] > 0
 
