@@ -16,8 +16,10 @@ __all__ = ["train"]
 @guarded
 def train(
     plan: Annotated[Path, typer.Argument(help="Plan (TOML): domains, networks, loss, schedule.")],
-    cases: Annotated[Path, typer.Option("--cases", help="Manifest of the scans to learn from.")],
     out: Out,
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="Manifest of the scans to learn from, if not that of the plan.")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; see `musclekit info`.")] = "cpu",
     until: Annotated[
         int | None, typer.Option("--until", min=1, help="Epoch to stop after for now; the same command goes on.")

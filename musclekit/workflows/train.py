@@ -73,7 +73,7 @@ class TrainOutcome:
 
 def train_on_manifest(
     plan: Path,
-    manifest: Path,
+    manifest: Path | None,
     out: Path,
     *,
     device: str = "cpu",
@@ -87,8 +87,9 @@ def train_on_manifest(
     ----------
     plan : Path
         TOML: domains, networks, loss, schedule.
-    manifest : Path
-        CSV of the scans; its column ``domain`` says which belong where, if the plan names grades.
+    manifest : Path, optional
+        CSV of the scans, that of the plan if left out; its column ``domain`` says which belong where, if the plan
+        names grades.
     out : Path
         Folder to write to. A training of the same plan and scans that stopped there is gone on with; a folder of
         another one is refused.
@@ -125,6 +126,9 @@ def train_on_manifest(
 
     started = datetime.now(UTC)
     what = read_train_plan(plan)
+    manifest = manifest or what.cases
+    if manifest is None:
+        raise InputError(f'{plan}: which scans? Name their manifest with --cases, or as cases = "..." in the plan')
     # What cannot work is said before scans are opened, which takes minutes.
     resolve_device(device)
     if what.tensorboard:
@@ -181,6 +185,12 @@ def _chosen(manifest: Path, plan: TrainPlan) -> tuple[_Cases, _Cases]:
     source, target = (
         _Cases(tuple(case for case in trained_on if _belongs(case, side))) for side in (plan.source, plan.target)
     )
+    names = [{case[0].case_id for case in cases.rows} for cases in (source, target)]
+    if plan.source.contrast is plan.target.contrast and (shared := sorted(names[0] & names[1])):
+        raise InputError(
+            f"{manifest}: case '{shared[0]}' is in the source and in the target: give each domain a name, or grades, "
+            "that the other has not"
+        )
     for name, side, cases in (("source", plan.source, source), ("target", plan.target, target)):
         if not cases.rows:
             raise InputError(f"{manifest}: the {name} domain is empty: {_sought(side, trained_on)}")

@@ -105,6 +105,8 @@ def test_a_training_from_files_to_files(people: Path, tmp_path: Path) -> None:
     assert run["command"] == "train"
     assert run["parameters"]["plan"]["generator"] == {"name": "resnet-generator", "width": 8, "blocks": 3}
     assert run["parameters"]["warnings"] == list(outcome.warnings)
+    with outcome.losses.open(encoding="utf-8", newline="") as stream:
+        assert all(float(row["gradient_norm"]) > 0 for row in csv.DictReader(stream))
     assert [item["domain"] for item in run["inputs"][2:]] == ["source"] * 2 + ["target"] * 2
 
 
@@ -153,6 +155,22 @@ def test_an_empty_domain_is_refused(people: Path, tmp_path: Path, domain: str, m
         train_on_manifest(plan(tmp_path, source=domain), people / "manifest.csv", tmp_path / "out")
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("domains", [("", 'name = "easy"'), ('name = "hard"', "")])
+def test_a_scan_of_both_domains_is_refused(people: Path, tmp_path: Path, domains: tuple[str, str]) -> None:
+    path = plan(tmp_path, source=domains[0], target=domains[1])
+    with pytest.raises(InputError, match=r"case 'sub-0[13]_mr' is in the source and in the target: give each domain"):
+        train_on_manifest(path, people / "manifest.csv", tmp_path / "out")
+
+
+def test_the_manifest_stands_in_the_plan_or_beside_it(people: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"plan\.toml: which scans\? Name their manifest with --cases, or as cases"):
+        train_on_manifest(plan(tmp_path), None, tmp_path / "out")
+    train_on_manifest(plan(tmp_path), people / "manifest.csv", tmp_path / "out", until=1, jobs=1)
+    # The same scans under another name are the same training.
+    named = plan(tmp_path, more=f'cases = "{people / "manifest.csv"}"')
+    assert train_on_manifest(named, None, tmp_path / "out", jobs=1).epochs_done == 2
 
 
 def test_a_contrast_that_nobody_has_is_refused(people: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ Row = Mapping[str, float]
 
 #: A discriminator whose mean loss over an epoch is below has nothing more to teach.
 WON = 0.01
+#: The loss of edges, where it counts, has no cause to rise for so many epochs on end.
+RISING = 5
 #: Fakes whose grey values (-1 to 1) spread less within a slice, by the mean over an epoch, show nothing.
 FLAT = 0.02
 
@@ -52,9 +55,14 @@ def collapse_warnings(rows: Sequence[Row]) -> tuple[str, ...]:
     ----------
     rows : sequence of mapping
         Of all epochs; ``discriminator_...`` are losses of discriminators, ``spread_...`` standard deviations within
-        fakes.
+        fakes, ``edge`` the loss of edges.
     """
     lines = []
+    if rows and "edge" in rows[0] and (risen := _risen([row["edge"] for row in rows])):
+        lines.append(
+            f"the loss of edges rose for {RISING} epochs on end, up to epoch {int(rows[risen]['epoch'])}: fakes lose "
+            "the anatomy of their images; a larger edge or cycle weight, or a lower learning rate"
+        )
     for name in rows[0] if rows else ():
         kind, _, which = name.partition("_")
         epochs = [int(row["epoch"]) for row in rows if row[name] < (WON if kind == "discriminator" else FLAT)]
@@ -69,6 +77,16 @@ def collapse_warnings(rows: Sequence[Row]) -> tuple[str, ...]:
                 "training collapsed; try another seed, a lower learning rate or a larger cycle weight"
             )
     return tuple(lines)
+
+
+def _risen(values: Sequence[float]) -> int | None:
+    """Return the place of the first value that ends so long a rise, if there is one."""
+    rises = 0
+    for n, (before, after) in enumerate(pairwise(values), start=1):
+        rises = rises + 1 if after > before else 0
+        if rises == RISING:
+            return n
+    return None
 
 
 def _when(epochs: Sequence[int]) -> str:

@@ -128,6 +128,8 @@ class TrainPlan:
         How long, how fast.
     seed : int
         Of the first weights and of all that is drawn.
+    cases : Path, optional
+        Manifest of the scans, if the plan names one.
     split : str, optional
         Part of the manifest that is trained on.
     precision : {"float32", "bfloat16"}
@@ -157,6 +159,7 @@ class TrainPlan:
     loss: TranslationLoss = field(default_factory=TranslationLoss)
     schedule: Schedule = field(default_factory=Schedule)
     seed: int = 0
+    cases: Path | None = None
     split: str | None = None
     precision: Precision = "float32"
     channels_last: bool = False
@@ -183,6 +186,7 @@ class TrainPlan:
             data
             | {
                 "kind": "train",
+                "cases": None if self.cases is None else str(self.cases),
                 "slices": {**data["slices"], "per_leg": self.per_leg},
                 "generator": dict(self.generator),
                 "discriminator": dict(self.discriminator),
@@ -218,11 +222,22 @@ class TrainPlan:
                 **parts,
                 "per_leg": slices.pop("per_leg", False),
                 "slices": SliceSpec(**slices),
-                "loss": TranslationLoss(**parts.get("loss", {})),
+                "cases": Path(parts["cases"]) if "cases" in parts else None,
+                "loss": _loss(parts["source"], parts["target"], parts.get("loss", {})),
                 "schedule": Schedule(**parts.get("schedule", {})),
                 "limits": tuple(parts.get("limits", ())),
             }
         )
+
+
+def _loss(source: DomainPlan, target: DomainPlan, given: Mapping[str, Any]) -> TranslationLoss:
+    """Return the loss of a plan; what is left out and depends on the contrast is filled in."""
+    if source.contrast is not target.contrast:
+        return TranslationLoss(**{"relu": 0.0, **given})
+    # Hard thighs hold more fat than easy ones; what it is to turn into muscle by depends on which is the brighter.
+    return TranslationLoss(
+        **{"relu_direction": "brighter" if source.contrast.fat_is_bright is False else "darker", **given}
+    )
 
 
 def _without_none(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,7 +272,8 @@ def read_train_plan(path: Path) -> TrainPlan:
     check_schema(data, "train", f"plan {path.name}")
     plan = TrainPlan.from_data(data)
     check_train_plan(plan)
-    return plan
+    # As everywhere, paths in a file are relative to it.
+    return plan if plan.cases is None else replace(plan, cases=path.parent / plan.cases)
 
 
 def check_train_plan(plan: TrainPlan) -> None:
@@ -268,7 +284,8 @@ def check_train_plan(plan: TrainPlan) -> None:
     UnknownNameError
         If there is no such network; the message lists those there are.
     ParameterError
-        If source and target are the same, or a network has no such parameter or not of that value.
+        If source and target are the same, the loss asks for an order of grey values that the contrasts do not have,
+        or a network has no such parameter or not of that value.
     GeometryError
         If the slices are too small for a network, or no multiple of what it needs.
     """
@@ -279,6 +296,11 @@ def check_train_plan(plan: TrainPlan) -> None:
     shared = sorted(set(plan.source.grades) & set(plan.target.grades))
     if plan.source.contrast is plan.target.contrast and shared:
         raise ParameterError(f"grade '{shared[0]}' stands in the source and in the target")
+    if plan.loss.relu and plan.source.contrast is not plan.target.contrast:
+        raise ParameterError(
+            f"relu lets grey values move in one direction only, and those of {plan.source.contrast} and "
+            f"{plan.target.contrast} have no order in common: leave it out, or set it to 0"
+        )
     with torch.device("meta"):
         slices = torch.empty(1, 1, plan.slices.size, plan.slices.size)
         for description in (plan.generator, plan.discriminator):

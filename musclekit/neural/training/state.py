@@ -24,7 +24,7 @@ from musclekit.neural.training.ranks import Ranks
 __all__ = ["Networks", "Training", "begin", "identity_of", "load_state", "save_state"]
 
 #: Of the plan: what may change between two calls, since no number depends on it.
-FREE = ("sheet_every", "tensorboard")
+FREE = ("cases", "sheet_every", "tensorboard")
 
 
 @dataclass(frozen=True)

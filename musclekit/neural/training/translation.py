@@ -208,9 +208,10 @@ def _step(
         )
     training.generator_steps.zero_grad()
     torch.autograd.backward(loss.total(terms))
+    measured = {name: term.detach() for name, term in terms.items()}
+    measured["gradient_norm"] = _gradient_norm(training.networks)
     training.generator_steps.step()
     _require_grad(training.networks, True)
-    measured = {name: term.detach() for name, term in terms.items()}
     if loss.gan:
         # 3. The discriminators, on real slices and on fakes of now and earlier, which lead to no generator.
         with _precision(plan, source):
@@ -226,6 +227,12 @@ def _step(
     for name, fake in (("source", fake_source), ("target", fake_target)):
         measured[f"spread_{name}"] = fake.detach().float().std(dim=(1, 2, 3)).mean()
     return measured
+
+
+def _gradient_norm(networks: Networks) -> torch.Tensor:
+    """Length of the gradient of both generators together: one that grows tells of a training about to run off."""
+    parameters = [*networks.forward.parameters(), *networks.backward.parameters()]
+    return nn.utils.get_total_norm([weights.grad for weights in parameters if weights.grad is not None])
 
 
 def _judgement(critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, loss: TranslationLoss) -> torch.Tensor:

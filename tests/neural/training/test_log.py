@@ -44,6 +44,13 @@ def test_fakes_that_show_nothing_are_warned_of() -> None:
     assert line.startswith("in epoch 1 fakes of the source were nearly constant")
 
 
+def test_a_loss_of_edges_that_keeps_rising_is_warned_of() -> None:
+    steady = [row(n, edge=value) for n, value in enumerate((0.1, 0.2, 0.3, 0.4, 0.5, 0.4, 0.5, 0.5, 0.6), start=1)]
+    assert collapse_warnings(steady) == ()
+    (line,) = collapse_warnings([row(n, edge=0.1 * n) for n in range(1, 9)])
+    assert line.startswith("the loss of edges rose for 5 epochs on end, up to epoch 6: fakes lose the anatomy")
+
+
 def test_tensorboard_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     real = builtins.__import__
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from musclekit.errors import FormatError, InputError, MissingFileError, SchemaError
+from musclekit.errors import FormatError, InputError, MissingFileError, ParameterError, SchemaError
 from musclekit.image import Contrast, Domain
 from musclekit.neural.training.plan import TrainPlan, read_train_plan
 from musclekit.neural.windows import CT_WINDOW, MR_WINDOW, Window
@@ -42,6 +42,30 @@ def test_windows_follow_the_contrast(tmp_path: Path) -> None:
     assert (plan.source.scaling, plan.target.scaling) == (MR_WINDOW, CT_WINDOW)
     plan = read(tmp_path, text + 'window = { kind = "fixed", low = -100, high = 250 }\n')
     assert plan.target.scaling == Window("fixed", -100, 250)
+
+
+@pytest.mark.parametrize(
+    ("contrast", "direction"),
+    [("t1w", "darker"), ("fat", "darker"), ("mr", "darker"), ("ct", "brighter"), ("water", "brighter")],
+)
+def test_where_fat_is_dark_it_becomes_muscle_by_growing_brighter(contrast: str, direction: str, tmp_path: Path) -> None:
+    text = LEAST.replace("t1w", contrast)
+    assert read(tmp_path, text).loss.relu_direction == direction
+    given = read(tmp_path, f"{text}loss = {{ relu_direction = 'darker' }}\n")
+    assert given.loss.relu_direction == "darker"
+
+
+def test_there_is_no_direction_between_two_contrasts(tmp_path: Path) -> None:
+    text = 'kind = "train"\nsource = { contrast = "t1w" }\ntarget = { contrast = "ct" }\n'
+    assert read(tmp_path, text).loss.weights == {"gan": 1, "cycle": 1, "identity": 1}
+    with pytest.raises(ParameterError, match="those of t1w and ct have no order in common: leave it out"):
+        read(tmp_path, f"{text}loss = {{ relu = 0.5 }}\n")
+
+
+def test_the_manifest_of_a_plan_is_relative_to_it(tmp_path: Path) -> None:
+    plan = read(tmp_path, f"cases = 'cases/manifest.csv'\n{LEAST}")
+    assert plan.cases == tmp_path / "cases" / "manifest.csv"
+    check_schema(plan.as_data(), "train", "plan")
 
 
 @pytest.mark.parametrize("plan", [TINY, TrainPlan.from_data(tomllib.loads(LEAST + "limits = ['none']\nseed = 3\n"))])

@@ -101,8 +101,8 @@ def test_every_loss_stands_raw_and_weighted_in_the_table(whole: Path) -> None:
     rows = losses(whole)
     assert list(rows[0]) == [
         "epoch", "learning_rate", "gan", "weighted_gan", "cycle", "weighted_cycle", "identity", "weighted_identity",
-        "relu", "weighted_relu", "generators", "discriminator_source", "discriminator_target", "spread_source",
-        "spread_target",
+        "relu", "weighted_relu", "generators", "gradient_norm", "discriminator_source", "discriminator_target",
+        "spread_source", "spread_target",
     ]  # fmt: skip
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     np.testing.assert_allclose([row["learning_rate"] for row in rows], [2e-4, 2e-4, 2e-4 * 2 / 3, 2e-4 / 3])
@@ -115,7 +115,8 @@ def test_a_term_of_weight_0_is_not_in_the_table(tmp_path: Path) -> None:
     plan = tiny(loss=TranslationLoss(gan=0, identity=0, relu=0), constant=1, decay=0)
     trained = train_translator(plan, SOURCE, TARGET, tmp_path)
     assert list(trained.rows[0]) == [
-        "epoch", "learning_rate", "cycle", "weighted_cycle", "generators", "spread_source", "spread_target",
+        "epoch", "learning_rate", "cycle", "weighted_cycle", "generators", "gradient_norm", "spread_source",
+        "spread_target",
     ]  # fmt: skip
 
 
