@@ -1,6 +1,6 @@
 """What hard-to-easy translation does for segmentation, on a cohort of phantoms: tables of docs/results_translation.md.
 
-    python -m benchmarks.translation -o runs/translation [--contrast t1w] [--tier cpu] [--jobs 2] [--write]
+    python -m benchmarks.translation -o runs/translation [--contrast t1w] [--tier cpu] [--seeds 1] [--jobs 2] [--write]
 
 Each arm is one loss of Gadermayr et al., G(w_r, w_i): its translator is trained on phantoms that the cohort does not
 hold, one arm a process, and translates the cohort of `benchmarks.classical`. The methods segment what comes out. Their
@@ -112,6 +112,19 @@ class Study:
 
     def training(self, arm: str) -> Path:
         return self.out / self.name / f"{arm}_{self.seed}"
+
+    def search(self, arm: str, method: str) -> Path:
+        if arm in BASELINES:
+            return self.out / self.name.replace(self.tier, "untrained") / "search" / arm / method
+        return self.out / self.name / f"search_{self.seed}" / arm / method
+
+    @property
+    def scores(self) -> Path:
+        return self.out / self.name / f"scores_{self.seed}.csv"
+
+    @property
+    def kept(self) -> Path:
+        return self.out / self.name / f"kept_{self.seed}.csv"
 
 
 def write_training(folder: Path) -> Path:
@@ -229,10 +242,9 @@ def fat_fraction_error(case: Case, muscle: LabelMap) -> float:
 def segment(study: Study, arm: str, cases: Sequence[Case], originals: Sequence[Case], jobs: int) -> pd.DataFrame:
     """Search every method on one arm, and score the masks of those left out on their originals."""
     tables = []
-    place = study.out / (study.name.replace(study.tier, "untrained") if arm in BASELINES else study.name) / "search"
     for name in study.methods(arm):
         plan = plan_of(name)
-        result = search(plan, cases, place / arm / name, jobs=jobs)
+        result = search(plan, cases, study.search(arm, name), jobs=jobs)
         found = label_set(str(build(**plan.method).label_set.name))
         for case in originals:
             assert case.reference is not None
@@ -305,14 +317,14 @@ def pair_table(scores: pd.DataFrame, study: Study) -> list[str]:
     return lines
 
 
-def kept_table(kept: Mapping[str, pd.DataFrame], scores: pd.DataFrame, grades: Mapping[str, str]) -> list[str]:
+def kept_table(kept: pd.DataFrame, scores: pd.DataFrame, grades: Mapping[str, str]) -> list[str]:
     """What was kept on severe and on easy thighs, and what translating an easy one costs the mixture."""
     lines = [
         "| arm | boundary moved, severe (most) | easy (most) | edge correlation, severe | easy |"
         " against the direction, severe | easy | Dice of GMM on easy less that of OI: mean (least) |",
         "|---" * 8 + "|",
     ]
-    for arm, table in kept.items():
+    for arm, table in kept.groupby("arm", sort=False):
         severe, easy = table[table["grade"] == "severe"], table[table["grade"].isin(EASY)]
         difference = values(scores, arm, "gmm") - values(scores, "OI", "gmm")
         difference = difference[difference.index.map(grades).isin(EASY)]
@@ -325,14 +337,43 @@ def kept_table(kept: Mapping[str, pd.DataFrame], scores: pd.DataFrame, grades: M
     return lines
 
 
-def training_table(checkpoints: Mapping[str, Path]) -> list[str]:
-    lines = ["| arm | epochs | cycle | identity | ReLU | discriminators |", "|---" * 6 + "|"]
-    for arm, path in checkpoints.items():
-        last = pd.read_csv(path.parent / "losses.csv").iloc[-1]
-        terms = [f"{last[term]:.3f}" if term in last else "" for term in ("cycle", "identity", "relu")]
-        critics = " and ".join(f"{last[f'discriminator_{side}']:.2f}" for side in ("source", "target"))
-        lines.append(f"| {arm} | {last['epoch']:.0f} | {' | '.join(terms)} | {critics} |")
+def training_table(studies: Sequence[Study]) -> list[str]:
+    lines = ["| arm | seed | epochs | cycle | identity | ReLU | discriminators |", "|---" * 7 + "|"]
+    for arm in (arm for arm in LOSSES if arm in studies[0].arms):
+        for study in studies:
+            last = pd.read_csv(study.training(arm) / "losses.csv").iloc[-1]
+            terms = [f"{last[term]:.3f}" if term in last else "" for term in ("cycle", "identity", "relu")]
+            critics = " and ".join(f"{last[f'discriminator_{side}']:.2f}" for side in ("source", "target"))
+            lines.append(f"| {arm} | {study.seed} | {last['epoch']:.0f} | {' | '.join(terms)} | {critics} |")
     return lines
+
+
+def work(study: Study, originals: Sequence[Case], jobs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train, translate, search; return and write the scores, and what was kept."""
+    trained = [arm for arm in LOSSES if arm in study.arms]
+    together = jobs if study.tier == "cpu" else 1
+    threads = max(1, (os.cpu_count() or 1) // together)
+    with ProcessPoolExecutor(together, get_context("spawn")) as pool:
+        waiting = {arm: pool.submit(train, study, arm, threads) for arm in trained}
+        checkpoints = {arm: job.result() for arm, job in waiting.items()}
+    tables, kept = [], []
+    for arm in study.arms:
+        fakes, moved = translate(translator_of(study, arm, checkpoints), originals)
+        kept.append(moved.assign(arm=arm))
+        tables.append(segment(study, arm, fakes, originals, jobs))
+        print(f"seed {study.seed}, {arm}: done", flush=True)
+    scores, changes = pd.concat(tables, ignore_index=True), pd.concat(kept, ignore_index=True)
+    write_scores(scores[scores["metric"] != "fat_fraction_error"], study.scores)
+    changes.to_csv(study.kept, index=False)
+    return scores, changes
+
+
+def averaged(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Means over the seeds, person by person: people are the sample, seeds are not."""
+    joined = pd.concat(tables, ignore_index=True)
+    numbers = list(joined.select_dtypes("float"))
+    keys = [name for name in joined.columns if name not in (*numbers, "params_id")]
+    return joined.groupby(keys, sort=False, as_index=False, dropna=False)[numbers].mean()
 
 
 def main() -> None:
@@ -340,43 +381,29 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder of cohorts, trainings and searches")
     parser.add_argument("--contrast", choices=(T1W, str(Contrast.FAT)), default=T1W, help="of the images")
     parser.add_argument("--tier", choices=("cpu", "gpu"), default="cpu", help="which plan translators are trained by")
-    parser.add_argument("--seed", type=int, default=1, help="of the training")
+    parser.add_argument("--seeds", default="1", help="of the trainings, as 1,2,3")
     parser.add_argument("--jobs", type=int, default=2, help="worker processes; arms trained at once on the CPU")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.relative_to(HERE.parent)}")
     given = parser.parse_args()
-    study = Study(given.out, given.contrast, given.tier, given.seed)
+    studies = [Study(given.out, given.contrast, given.tier, int(seed)) for seed in given.seeds.split(",")]
     # A mixture that doubts itself says so at every point of every fold, here and in the workers.
     warnings.simplefilter("ignore", UserWarning)
     os.environ["PYTHONWARNINGS"] = "ignore::UserWarning"
-    write_training(study.out / "training")
-    originals = cohort(study)
+    write_training(given.out / "training")
+    originals = cohort(studies[0])
+    results = [work(study, originals, given.jobs) for study in studies]
+    scores, kept = (averaged([result[n] for result in results]) for n in (0, 1))
     grades = grades_of(originals)
-
-    trained = [arm for arm in LOSSES if arm in study.arms]
-    together = given.jobs if study.tier == "cpu" else 1
-    threads = max(1, (os.cpu_count() or 1) // together)
-    with ProcessPoolExecutor(together, get_context("spawn")) as pool:
-        jobs = {arm: pool.submit(train, study, arm, threads) for arm in trained}
-        checkpoints = {arm: job.result() for arm, job in jobs.items()}
-
-    tables, kept = [], {}
-    for arm in study.arms:
-        fakes, kept[arm] = translate(translator_of(study, arm, checkpoints), originals)
-        tables.append(segment(study, arm, fakes, originals, given.jobs))
-        print(f"{arm}: done", flush=True)
-    scores = pd.concat(tables, ignore_index=True)
-    write_scores(scores[scores["metric"] != "fat_fraction_error"], study.out / study.name / "scores.csv")
-    pd.concat(kept, names=["arm", "case"]).to_csv(study.out / study.name / "kept.csv")
     severe = scores[scores["subject"].map(grades).eq("severe")]
     for name, lines in {
-        "scores": score_table(severe, study),
-        "pairs": pair_table(severe, study),
+        "scores": score_table(severe, studies[0]),
+        "pairs": pair_table(severe, studies[0]),
         "kept": kept_table(kept, scores, grades),
-        "training": training_table(checkpoints),
+        "training": training_table(studies),
     }.items():
         print("\n".join(["", f"## {name}", "", *lines]))
         if given.write:
-            put_between(DOCUMENT, f"{study.name} {name}", lines)
+            put_between(DOCUMENT, f"{studies[0].name} {name}", lines)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,15 @@ def test_a_file_is_small_and_its_card_stands_beside_it(name: str) -> None:
     assert card.limits
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("hard-to-easy")])
+def test_its_card_holds_the_rule(name: str) -> None:
+    """That of docs/results_translation.md: what no baseline reaches, and a compartment that stays where it is."""
+    scores = shipped()[name].card["scores"]
+    assert all(scores[f"gain_over_{baseline}"][1] > 0 for baseline in ("identity", "n4", "histogram-match"))
+    assert scores["boundary_moved_severe"] < 0.02
+    assert scores["dice_gmm_easy_change"] >= -0.01
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nobody_elses_subjects_are_taken_for_those_it_learnt_from(name: str) -> None:
     for subjects in shipped()[name].card["training_subjects"].values():

@@ -21,11 +21,12 @@ from musclekit.evaluation.case_scores import CaseScorer, reason
 from musclekit.evaluation.files import file_digests
 from musclekit.evaluation.scores import known_metrics, params_id
 from musclekit.evaluation.splits import Fold, check_folds, subjects_of
+from musclekit.evaluation.translations import translation_problems
 from musclekit.evaluation.units import Unit, UnitResult, Workers
 from musclekit.image import Case, Image
 from musclekit.io import replacing, write_label_table, write_labels
 from musclekit.labels import LabelSet
-from musclekit.memory import fingerprint
+from musclekit.memory import fingerprint, remembering
 from musclekit.protocols import Segmenter
 
 __all__ = ["evaluate", "forget", "image_for", "labels_name", "labels_path", "noting", "training_subjects"]
@@ -303,8 +304,12 @@ def _segmented(
             raise InputError(f"case '{case.id}' has no reference labels")
         if case.subject in training_subjects(method):
             raise LeakError(f"the method was fitted on subject '{case.subject}': its score would say nothing")
-        with noting(notes, f"{name}, case '{case.id}'"):
-            labels = method.segment(image_for(method, case))
+        # The translation is needed twice, to be segmented and to be checked.
+        with noting(notes, f"{name}, case '{case.id}'"), remembering():
+            image = image_for(method, case)
+            labels = method.segment(image)
+            for problem in translation_problems(method, image):
+                warnings.warn(f"translation: {problem}", stacklevel=1)
         if study.labels_folder is not None:
             path = labels_path(study.labels_folder, name, case.id)
             write_labels(labels, path)

@@ -77,6 +77,10 @@ class Card:
         Those of the source and those of the target. They must not be scored.
     data, licence : str
         What it was trained on, and the licence of the weights.
+    source_deciles : (tuple of float, tuple of float), optional
+        Deciles of the grey values (-1 to 1) inside the body in its source domain: the least and the most over people.
+    meant_with : mapping
+        Parameters of the translator that its scores rest on: ``within``.
     scores : mapping
         What it reached, as plain data.
     limits : tuple of str
@@ -103,6 +107,8 @@ class Card:
     training_subjects: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     data: str = ""
     licence: str = ""
+    source_deciles: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    meant_with: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Any] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     weights_sha256: str = ""
@@ -150,6 +156,9 @@ class Card:
             "training_subjects": dict(zip(("source", "target"), map(list, self.training_subjects), strict=True)),
             "data": self.data,
             "licence": self.licence,
+            "source_deciles": self.source_deciles
+            and dict(zip(("least", "most"), map(list, self.source_deciles), strict=True)),
+            "meant_with": dict(self.meant_with),
             "scores": dict(self.scores),
             "limits": list(self.limits),
             "weights_sha256": self.weights_sha256,
@@ -160,7 +169,7 @@ class Card:
         """Return the card that `as_data` described; what it holds is taken to follow the schema."""
         domains = [data[part] for part in ("source", "target")]
         source, target = (Domain(Contrast(domain["contrast"]), domain["grade"]) for domain in domains)
-        subjects = data["training_subjects"]
+        subjects, deciles = data["training_subjects"], data.get("source_deciles")
         same = ("name", "network", "spacing_mm", "size", "multiple", "per_leg", "loss", "schedule", "seed", "data",
                 "licence", "scores", "weights_sha256")  # fmt: skip
         return cls(
@@ -169,6 +178,8 @@ class Card:
             windows=(Window.from_data(data["windows"]["source"]), Window.from_data(data["windows"]["target"])),
             target_scale=Scale(**data["target_scale"]),
             training_subjects=(tuple(subjects["source"]), tuple(subjects["target"])),
+            source_deciles=deciles and (tuple(deciles["least"]), tuple(deciles["most"])),
+            meant_with=data.get("meant_with", {}),
             limits=tuple(data["limits"]),
             version=data["musclekit"],
             **{name: data[name] for name in same},

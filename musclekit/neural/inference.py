@@ -6,6 +6,7 @@ training size, everything outside the body air. What comes back is brought to th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -181,7 +182,8 @@ def _cuts(
             for axis, pixels in enumerate(square):
                 seen = np.flatnonzero(shown.any(axis=1 - axis))
                 first, last = (float(edge) * pixels / shown.shape[axis] for edge in (seen[0], seen[-1] + 1))
-                size = -(-max(card.size, round(last - first)) // card.multiple) * card.multiple
+                extent = math.ceil(last) - math.floor(first)
+                size = -(-max(card.size, extent) // card.multiple) * card.multiple
                 start = round((first + last - size) / 2)
                 begin, end = max(0, start), min(pixels, start + size)
                 of.append(slice(begin, end))

@@ -15,11 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from musclekit.anatomy import Leg, body_mask, split_legs
+from musclekit.anatomy import body_mask, split_legs
 from musclekit.checks import check_number, check_voxels
 from musclekit.errors import GeometryError, InputError, MusclekitError
 from musclekit.image import Case, Contrast, Grid, Image
-from musclekit.labels import Side
 from musclekit.neural.windows import Scale, Window
 
 __all__ = [
@@ -126,6 +125,15 @@ class DomainSlices:
     n_large: int
     n_sideless: int
 
+    @property
+    def deciles(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Deciles of the grey values (-1 to 1) inside the body: of each the least and the most over the people."""
+        people = np.array(self.subjects)
+        seen = [self.slices[people == person] for person in dict.fromkeys(self.subjects)]
+        found = np.array([np.quantile(slices[slices > AIR], np.arange(1, 10) / 10) for slices in seen])
+        least, most = (tuple(float(value) for value in ends(found, axis=0)) for ends in (np.min, np.max))
+        return least, most
+
     def warnings(self) -> tuple[str, ...]:
         """Say, one line each, what was left out and what was not mirrored."""
         total = len(self.slices) + self.n_small + self.n_large
@@ -188,9 +196,7 @@ def resampled_plane(plane: NDArray[np.float32], shape: tuple[int, int]) -> NDArr
     return plane
 
 
-def slices_of(
-    image: Image, window: Window, spec: SliceSpec, *, per_leg: bool = False, side: Side | None = None
-) -> VolumeSlices:
+def slices_of(image: Image, window: Window, spec: SliceSpec, *, per_leg: bool = False) -> VolumeSlices:
     """Cut the axial slices of one volume.
 
     All but the body is set to air: a table or a hand that only one of two domains shows would be learnt as theirs.
@@ -204,9 +210,8 @@ def slices_of(
     spec : SliceSpec
         What the slices shall look like.
     per_leg : bool
-        Whether each leg has slices of its own, the other one set to air and left ones mirrored.
-    side : {"left", "right"}, optional
-        Which leg, where the scan shows one and legs are mirrored. A leg of unknown side stays as it is.
+        Whether each leg has slices of its own, the other one set to air and left ones mirrored. A single leg stays as
+        it is: of a scan to be translated nobody says which one it shows.
 
     Returns
     -------
@@ -226,8 +231,6 @@ def slices_of(
     body = body_mask(image)
     scale = window.scale_of(image, body)
     legs = split_legs(image, body) if per_leg else ()
-    if len(legs) == 1 and side is not None:
-        legs = (Leg(side, legs[0].mask),)
     parts = [(leg.mask, leg.side) for leg in legs] if per_leg else [(body, "right")]
     pixel_mm2 = image.grid.spacing[1] * image.grid.spacing[2]
     # Which axis of a slice runs from left to right, as mirrored frames have it.
@@ -326,7 +329,7 @@ def domain_slices(
                 "a translator takes one"
             )
         try:
-            volume = slices_of(image, window, spec, per_leg=per_leg, side=case.side)
+            volume = slices_of(image, window, spec, per_leg=per_leg)
         except MusclekitError as error:
             raise type(error)(f"case '{case.id}': {error}") from error
         volumes.append(volume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,12 +136,19 @@ class NetworkTranslator(BaseEstimator):
                 f"within leaves the image as it is outside the compartment, and '{card.name}' changes what grey values "
                 "mean: leave within out"
             )
+        if self.within is None and "within" in card.meant_with:
+            warnings.warn(
+                f"'{card.name}' is meant with within = {card.meant_with['within']!r}, which its scores rest on: "
+                "without it what lies outside the muscle compartment is changed too",
+                stacklevel=2,
+            )
         voxels = translate_volume(network, card, image, device=self.device, batch=self.batch, per_leg=self.per_leg)
         if self.within is not None:
             voxels = np.where(compartment_of(self.within.segment(image)), voxels, image.voxels)
         fake = image.with_voxels(voxels, card.target.contrast, card.target.grade)
         if self.strict:
-            problems = safety(image, fake, monotone=card.monotone, window=card.windows[0]).warnings()
+            found = safety(image, fake, monotone=card.monotone, window=card.windows[0], deciles=card.source_deciles)
+            problems = found.warnings()
             if problems:
                 raise UnsafeError(f"the translation is refused: {'; '.join(problems)}")
         return fake

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musclekit.compose import Translated
-from musclekit.errors import InputError, SegmentationError, UnsafeError
+from musclekit.errors import UnsafeError
+from musclekit.evaluation.translations import compare_translation, translated_part
 from musclekit.image import Image, LabelMap
 from musclekit.labels import Label, LabelSet
 from musclekit.protocols import Segmenter, Translator
 from musclekit.report import Picture, Table, montage
-from musclekit.segmenters.tissue import TissueSegmenter
 from musclekit.translators.network import NetworkTranslator
-from musclekit.translators.safety import Check, safety
+from musclekit.translators.safety import Check
 from musclekit.workflows.outcome import ScanOutcome
 
 if TYPE_CHECKING:
@@ -118,28 +117,12 @@ def check_translation(image: Image, fake: Image, translator: Translator, *, stri
     VoxelError, ModalityError, SegmentationError
         If there is nothing to see in the image.
     """
-    card: Any = translator.card if isinstance(translator, NetworkTranslator) else None
-    tissue = TissueSegmenter()
-    before = tissue.segment(image)
-    after: LabelMap | None = None
-    lost = []
-    try:
-        after = tissue.segment(fake)
-    except (InputError, SegmentationError) as problem:
-        lost = [f"no tissue can be found in the translation: {problem}"]
-    found = safety(
-        image,
-        fake,
-        before=before,
-        after=after,
-        monotone=None if card is None else card.monotone,
-        window=None if card is None else card.windows[0],
-    )
-    problems = (*lost, *found.warnings())
+    found = compare_translation(image, fake, translator)
+    before, after, problems = found.before, found.after, found.problems
     if strict and problems:
         raise UnsafeError(f"the translation is refused: {'; '.join(problems)}")
     warnings = tuple(f"translation: {problem}" for problem in problems)
-    return CheckedTranslation(fake, found.checks(), warnings, tuple(_pictures(image, fake, before, after)))
+    return CheckedTranslation(fake, found.safety.checks(), warnings, tuple(_pictures(image, fake, before, after)))
 
 
 def _pictures(image: Image, fake: Image, before: LabelMap, after: LabelMap | None) -> list[Picture]:
@@ -180,22 +163,14 @@ def _change(before: LabelMap, after: LabelMap) -> LabelMap:
 
 def translator_in(method: Segmenter) -> Translator | None:
     """Return the translator a segmenter works behind; None where it looks at the image itself."""
-    composed = _translated(method)
+    composed = translated_part(method)
     return None if composed is None else composed.translator
 
 
 def translated_by(method: Segmenter, image: Image) -> Image:
     """Return what the segmenter behind the translator is given for an image."""
-    composed = _translated(method)
+    composed = translated_part(method)
     return image if composed is None else composed.translate(image)
-
-
-def _translated(method: object) -> Translated | None:
-    while not isinstance(method, Translated):
-        if not hasattr(method, "segmenter"):
-            return None
-        method = method.segmenter
-    return method
 
 
 def device_of(translator: Translator | None) -> str:

@@ -15,7 +15,7 @@ from tests.tiny_checkpoint import tiny_checkpoint
 FILES = {"thigh_t1_translated.nii.gz", "thigh_t1_safety.csv", "safety.csv", "report.html", "report.json", "run.json"}
 CHECKS = [
     "edge correlation", "Dice of the body", "Dice of the compartment", "boundary moved", "moved against the direction",
-    "muscle added", "muscle removed", "outside the training range",
+    "muscle added", "muscle removed", "outside the training range", "unlike the training",
 ]  # fmt: skip
 
 

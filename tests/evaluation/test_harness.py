@@ -354,6 +354,26 @@ def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "evaluation.json").exists()
 
 
+class Shift(BaseEstimator):
+    """A translator that moves the image sideways."""
+
+    contrasts = frozenset({Contrast.T1W})
+    source = target = None
+
+    def translate(self, image: Image) -> Image:
+        return image.with_voxels(np.roll(image.voxels, 6, axis=2))
+
+
+def test_what_a_translation_did_not_keep_is_a_warning() -> None:
+    thigh = make_case(3, contrasts=(Contrast.T1W,), legs="left", shape=(1, 64, 64), reference="muscle")
+    fed = Translated(translator=Shift(), segmenter=registry.build("gmm"))
+    with pytest.warns(UserWarning, match="translation: ") as caught:
+        evaluate({"m": fed, "plain": registry.build("gmm")}, [thigh], ("dice",))
+    told = [str(item.message) for item in caught if "translation: " in str(item.message)]
+    assert any(text.startswith(f"m, case '{thigh.id}': translation: Dice of the compartment is") for text in told)
+    assert not any(text.startswith("plain") for text in told)
+
+
 def test_another_file_under_the_same_name_is_another_evaluation(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "best.pt")
     method = {"name": "translated", "translator": {"name": "hard-to-easy", "checkpoint": str(checkpoint)}}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_without_a_checkpoint_it_says_what_it_needs() -> None:
     with pytest.raises(ParameterError, match="'hard-to-easy' needs a checkpoint: the file that training wrote"):
         registry.build("hard-to-easy").translate(t1w())
     with pytest.raises(ParameterError, match="'mr-to-ct' needs a checkpoint"):
-        registry.build("translated", translator={"name": "mr-to-ct"}, segmenter={"name": "gmm"})
+        registry.build("translated", translator={"name": "mr-to-ct"}, segmenter={"name": "gmm"}).segment(t1w())
 
 
 def test_files_that_cannot_be_used_are_named(path: Path, tmp_path: Path) -> None:
@@ -105,6 +106,16 @@ def test_strict_refuses_what_is_not_safe(tmp_path: Path) -> None:
     relaxed.translate(t1w())
     with pytest.raises(UnsafeError, match="the translation is refused: edge correlation is 0"):
         relaxed.set_params(strict=True).translate(t1w())
+
+
+def test_settings_that_scores_rest_on_are_asked_for(tmp_path: Path) -> None:
+    path = tiny_checkpoint(tmp_path / "best.pt", meant_with={"within": "tissue"})
+    image = make_case(3, shape=(2, 64, 64), grade="severe", legs="left").image
+    with pytest.warns(UserWarning, match="'tiny hard-to-easy' is meant with within = 'tissue', which its scores rest"):
+        registry.build("hard-to-easy", checkpoint=path).translate(image)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        registry.build("hard-to-easy", checkpoint=path, within="tissue").translate(image)
 
 
 def test_it_is_described_by_its_name_and_built_again(path: Path) -> None:

@@ -105,6 +105,21 @@ def test_grey_values_that_the_network_never_saw_are_counted_where_the_window_is_
     assert math.isnan(safety(t1w, t1w, window=MR_WINDOW).outside_range)
 
 
+def test_an_image_unlike_those_of_the_training_is_told() -> None:
+    hard, easy = scans()["hard"], scans()["easy"]
+    unit = MR_WINDOW.scale_of(hard, body_mask(hard)).to_unit(hard.voxels[body_mask(hard)])
+    found = np.quantile(unit[unit > -1], np.arange(1, 10) / 10)
+    around = (found - 0.1, found + 0.1)
+    assert safety(hard, hard, window=MR_WINDOW, deciles=around).unlike_training == 0
+    other = safety(easy, easy, window=MR_WINDOW, deciles=around)
+    assert 0.1 < other.unlike_training < 1
+    assert "unlike the training" in names(other)
+    # A shift of all deciles by 0.3 lies 0.2 beyond what was seen, of a range of 2.
+    shifted = (around[0] + 0.3, around[1] + 0.3)
+    assert safety(hard, hard, window=MR_WINDOW, deciles=shifted).unlike_training == pytest.approx(0.1)
+    assert math.isnan(safety(hard, hard, window=MR_WINDOW).unlike_training)
+
+
 def test_labels_and_images_share_a_grid() -> None:
     image = example_image(Contrast.CT)
     other = Image(image.voxels, Grid.from_spacing(image.grid.shape, (5, 2, 3)), Contrast.CT)

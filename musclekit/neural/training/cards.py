@@ -52,6 +52,7 @@ def card_of(plan: TrainPlan, source: DomainSlices, target: DomainSlices, *, mult
         },
         seed=plan.seed,
         training_subjects=(people[0], people[1]),
+        source_deciles=source.deciles,
         data=plan.data,
         licence=plan.licence,
         limits=(*plan.limits, *alone),
@@ -59,7 +60,7 @@ def card_of(plan: TrainPlan, source: DomainSlices, target: DomainSlices, *, mult
     return replace(card, name=plan.name or card.direction)
 
 
-def turned(card: Card, source: DomainSlices) -> Card:
+def turned(card: Card, source: DomainSlices, target: DomainSlices) -> Card:
     """Return the card of the way back, whose grey values are those of the source."""
     opposite = {"darker": "brighter", "brighter": "darker"}[card.loss["relu_direction"]]
     there, back = card.windows
@@ -69,6 +70,7 @@ def turned(card: Card, source: DomainSlices) -> Card:
         target=card.source,
         windows=(back, there),
         target_scale=source.scale,
+        source_deciles=target.deciles,
         loss={**card.loss, "relu_direction": opposite},
         training_subjects=card.training_subjects[::-1],
     )

@@ -345,7 +345,7 @@ def _publish(
     multiple = cast(int, training.networks.forward.multiple)
     card = card_of(plan, source, target, multiple=multiple, epochs_done=training.epochs_done)
     save_checkpoint(out / FORWARD, training.networks.forward, card)
-    save_checkpoint(out / BACKWARD, training.networks.backward, turned(card, source))
+    save_checkpoint(out / BACKWARD, training.networks.backward, turned(card, source, target))
     write_losses(training.rows, out / LOSSES)
 
 
