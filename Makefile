@@ -11,10 +11,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
 demo: $(VENV)/.installed  ## build a phantom cohort, segment it, write demo/report.html and demo/scores.csv
 	$(BIN)/musclekit demo -o demo
 
-# Threads that wait for each other give way to other programs, instead of keeping the processor busy.
 train-small: $(VENV)/.installed  ## train hard-to-easy on phantoms: docs/train.md, minutes on two processors
 	test -f runs/small/cases/manifest.csv || $(BIN)/musclekit phantom -o runs/small/cases --subjects 16 --grade healthy,minor,moderate,severe --slices 8 --seed 11 --prefix learn
-	OMP_WAIT_POLICY=passive $(BIN)/musclekit train docs/train_small.toml --cases runs/small/cases/manifest.csv -o runs/small/hard-to-easy
+	$(BIN)/musclekit train docs/train_small.toml --cases runs/small/cases/manifest.csv -o runs/small/hard-to-easy
 
 test: test-quick test-slow  ## every test, the quick ones first
 

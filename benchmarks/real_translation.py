@@ -64,17 +64,22 @@ class Pair:
 
 
 def write_manifest(data: Path, path: Path) -> Path:
-    """Write the manifest of all patients; MR and CT are scans of their own, one case each."""
+    """Write the manifest of all patients; MR and CT are scans of their own, one case each.
+
+    Tumours are trained on like everything else: there are too few slices without. The column ``tumour_slices`` says in
+    how many of a scan there is some.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["case_id", "subject", "image", "modality", "split"])
+        table.writerow(["case_id", "subject", "image", "modality", "split", "tumour_slices"])
         for n, folder in enumerate(sorted((data / "sts").glob("STS_*"))):
             split = "test" if n % HELD_OUT_EVERY == 0 else "train"
-            for name, modality in (("MR_T1_image", "t1w"), ("CT_image", "ct")):
-                table.writerow(
-                    [f"{folder.name}_{modality}", folder.name, (folder / f"{name}.nii.gz").resolve(), modality, split]
-                )
+            for name, modality in (("MR_T1", "t1w"), ("CT", "ct")):
+                tumour = io.read(folder / f"{name}_mask.nii.gz", contrast=Contrast.MR).voxels > 0.5
+                image = (folder / f"{name}_image.nii.gz").resolve()
+                slices = f"{np.count_nonzero(tumour.any(axis=(1, 2)))} of {len(tumour)}"
+                table.writerow([f"{folder.name}_{modality}", folder.name, image, modality, split, slices])
     return path
 
 
