@@ -240,4 +240,5 @@ def _native(
 def _changed(plane: Plane, change: Plane, scale: Scale) -> Plane:
     """Grey values with a change, given in the network's range, added; it does not carry them beyond the scale."""
     fake = plane + change * np.float32((scale.high - scale.low) / 2)
-    return np.clip(fake, np.minimum(plane, np.float32(scale.low)), np.maximum(plane, np.float32(scale.high)))
+    least, most = scale.ends
+    return np.clip(fake, np.minimum(plane, np.float32(least)), np.maximum(plane, np.float32(most)))

@@ -31,12 +31,13 @@ class Scale:
     Parameters
     ----------
     low, high : float
-        In the units of the image. Where both are the same everything becomes -1.
+        In the units of the image. Where both are the same everything becomes -1; where low is above high the scale is
+        inverted, and what is bright in the image is dark to the network.
 
     Raises
     ------
     ParameterError
-        If they are not finite, or high is below low.
+        If they are not finite.
     """
 
     low: float
@@ -44,9 +45,14 @@ class Scale:
 
     def __post_init__(self) -> None:
         check_number("low", self.low)
-        check_number("high", self.high, least=self.low)
+        check_number("high", self.high)
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Least and greatest grey value."""
+        return min(self.low, self.high), max(self.low, self.high)
 
     def to_unit(self, voxels: ArrayLike) -> NDArray[np.float32]:
         """Bring grey values to -1..1; those outside the scale become its ends.
@@ -70,7 +76,7 @@ class Scale:
         values = _finite(voxels, "grey values")
         if self.high == self.low:
             return np.full(values.shape, -1, dtype=np.float32)
-        share = (np.clip(values, self.low, self.high) - self.low) / (self.high - self.low)
+        share = (np.clip(values, *self.ends) - self.low) / (self.high - self.low)
         return (2 * share - 1).astype(np.float32)
 
     def from_unit(self, values: ArrayLike) -> NDArray[np.float32]:
@@ -114,6 +120,9 @@ class Window:
         volume, never of one slice, so that a slice with little fat does not look like one with much.
     low, high : float
         Grey values, or percentiles from 0 to 100.
+    inverted : bool
+        Whether the least becomes 1 and the greatest -1. Bone, muscle and fat of T1-weighted MR then come in the order
+        that they have in CT, and a translator from one to the other has none to turn round.
 
     Raises
     ------
@@ -129,6 +138,7 @@ class Window:
     kind: WindowKind
     low: float
     high: float
+    inverted: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(WindowKind):
@@ -165,18 +175,23 @@ class Window:
         if least == most:
             return Scale(least, most)
         if self.kind == "fixed":
-            return Scale(self.low, self.high)
+            return self._scale(self.low, self.high)
         inside = body_mask(image) if body is None else body
         if inside.shape != image.grid.shape:
             raise GeometryError(f"the body mask has shape {inside.shape}, the image {image.grid.shape} (z, y, x)")
         if not inside.any():
             raise VoxelError("percentiles of an empty body mask")
         low, high = np.percentile(image.voxels[inside].astype(np.float64), (self.low, self.high))
-        return Scale(float(low), float(high))
+        return self._scale(float(low), float(high))
+
+    def _scale(self, low: float, high: float) -> Scale:
+        return Scale(high, low) if self.inverted else Scale(low, high)
 
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data, for a card or a plan."""
-        return asdict(self)
+        data = asdict(self)
+        # Where nothing is said a window is not inverted.
+        return data if self.inverted else {name: value for name, value in data.items() if name != "inverted"}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Window:
@@ -189,8 +204,10 @@ class Window:
         ParameterError
             If a field cannot be what it is.
         """
-        if set(data) != {"kind", "low", "high"}:
-            raise SchemaError(f"a window has the fields kind, low and high, not {', '.join(sorted(data)) or 'none'}")
+        if set(data) - {"inverted"} != {"kind", "low", "high"}:
+            raise SchemaError(
+                f"a window has the fields kind, low, high and perhaps inverted, not {', '.join(sorted(data)) or 'none'}"
+            )
         return cls(**data)
 
 

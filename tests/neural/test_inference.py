@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from musclekit.errors import ModalityError, ParameterError, VoxelError
 from musclekit.image import Contrast, Grid, Image
 from musclekit.neural.inference import blended_tiles, translate_volume
 from musclekit.neural.slices import SliceSpec, slices_of
-from musclekit.neural.windows import MR_WINDOW
+from musclekit.neural.windows import CT_WINDOW, MR_WINDOW
 from musclekit.phantom import make_thigh, render
 from musclekit.testing import example_image
 from tests.tiny_checkpoint import tiny_card, tiny_generator
@@ -97,6 +99,25 @@ def test_another_contrast_comes_in_its_own_units_with_air_around_it() -> None:
     assert (back[~body_mask(ct)] == 0).all()
     assert back.min() >= 0
     assert back.max() <= 900
+
+
+def test_an_inverted_window_is_turned_back() -> None:
+    image = t1w()
+    body = body_mask(image)
+    window = replace(MR_WINDOW, inverted=True)
+    same = translate_volume(Recorder(), tiny_card(windows=(window, window)), image)
+    np.testing.assert_allclose(same, image.voxels, atol=1e-3)
+    brighter = translate_volume(Recorder(-0.5), tiny_card(windows=(window, window)), image)
+    assert np.median(brighter[body]) > np.median(image.voxels[body])
+    network = Recorder()
+    translate_volume(network, tiny_card("mr-to-ct", windows=(window, CT_WINDOW)), image)
+    plain = Recorder()
+    translate_volume(plain, tiny_card("mr-to-ct"), image)
+    # Inside the body the network sees the opposite, around it air as ever.
+    seen, opposite = network.windows, plain.windows
+    inside = np.abs(opposite) < 0.9
+    np.testing.assert_allclose(seen[inside].mean(), -opposite[inside].mean(), atol=0.1)
+    assert (seen[:, 0] == -1).all()
 
 
 @pytest.mark.parametrize("per_leg", [False, True])
