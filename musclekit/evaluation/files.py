@@ -43,4 +43,7 @@ def _files_in(value: Any) -> Iterator[str]:
 
 
 def _is_file(name: str) -> bool:
-    return 0 < len(name) < 4096 and "\0" not in name and checkpoint_path(name).is_file()
+    try:
+        return bool(name) and checkpoint_path(name).is_file()
+    except (OSError, ValueError):  # too long for the name of a file, or a NUL in it: it is some other text
+        return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import cv2
@@ -125,12 +126,12 @@ class DomainSlices:
     n_large: int
     n_sideless: int
 
-    @property
+    @cached_property
     def deciles(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Deciles of the grey values (-1 to 1) inside the body: of each the least and the most over the people."""
         people = np.array(self.subjects)
         seen = [self.slices[people == person] for person in dict.fromkeys(self.subjects)]
-        found = np.array([np.quantile(slices[slices > AIR], np.arange(1, 10) / 10) for slices in seen])
+        found = np.array([_deciles(slices) for slices in seen])
         least, most = (tuple(float(value) for value in ends(found, axis=0)) for ends in (np.min, np.max))
         return least, most
 
@@ -194,6 +195,13 @@ def resampled_plane(plane: NDArray[np.float32], shape: tuple[int, int]) -> NDArr
                 cv2.resize(plane, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR),
             )
     return plane
+
+
+def _deciles(slices: Slices) -> NDArray[np.float64]:
+    inside = slices[slices > AIR]
+    # A body that is as dark as air all over, as a fixed window can make it, has nothing to be told apart.
+    found: NDArray[np.float64] = np.quantile(inside if inside.size else np.array([AIR]), np.arange(1, 10) / 10)
+    return found
 
 
 def slices_of(image: Image, window: Window, spec: SliceSpec, *, per_leg: bool = False) -> VolumeSlices:

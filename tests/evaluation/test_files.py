@@ -14,7 +14,7 @@ def test_files_are_found_wherever_they_are_named(tmp_path: Path) -> None:
         (tmp_path / f"{name}.pt").write_text(name)
     first, second = tmp_path / "a.pt", tmp_path / "b.pt"
     found = file_digests(
-        {"checkpoint": str(second), "parts": [{"template": first}, 3, None, "", "no file", "x" * 5000]}
+        {"checkpoint": str(second), "parts": [{"template": first}, 3, None, "", "no file", "x" * 300, "x" * 5000]}
     )
     assert found == {str(first): hashlib.sha256(b"a").hexdigest(), str(second): hashlib.sha256(b"b").hexdigest()}
 

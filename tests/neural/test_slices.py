@@ -184,6 +184,10 @@ def test_deciles_are_those_of_the_people() -> None:
     least, most = domain.deciles
     assert least == (0.0,) * 4 + (0.25,) * 5
     assert most == pytest.approx((0.25,) * 4 + (0.25,) + (0.5,) * 4)
+    dark = DomainSlices(
+        np.full_like(slices, -1), ("a", "a", "b"), Scale(0, 1), Contrast.T1W, SliceSpec(4, 1.0), 0, 0, 0
+    )
+    assert dark.deciles == ((-1.0,) * 9, (-1.0,) * 9)
 
 
 def test_a_domain_holds_the_slices_of_all_its_cases() -> None:
