@@ -1,6 +1,7 @@
 """Where the thigh is in a scan: body, legs, femur, and the invertible frames between them."""
 
 from musclekit.anatomy.body import body_mask, mr_thresholds
+from musclekit.anatomy.components import keep_largest
 from musclekit.anatomy.femur import BONE_HU, FemurAxis, femur_axis, femur_mask, obliquity_cosine
 from musclekit.anatomy.frames import AIR_FILL_HU, Frame, crop_frame, femur_frame, mirror_frame, resample_frame
 from musclekit.anatomy.legs import Leg, infer_side, split_legs
@@ -20,6 +21,7 @@ __all__ = [
     "femur_frame",
     "femur_mask",
     "infer_side",
+    "keep_largest",
     "label_sides",
     "leg_frame",
     "leg_image",

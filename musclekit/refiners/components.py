@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
 from sklearn.base import BaseEstimator
 
-from musclekit.errors import ParameterError
+from musclekit.anatomy import keep_largest
 from musclekit.image import Contrast, Image, LabelMap
 
 __all__ = ["LargestComponent", "largest_component"]
-
-#: Voxels that touch at a face (6), an edge (18) or a corner (26).
-_NEIGHBOURHOODS = {6: 1, 18: 2, 26: 3}
 
 
 def largest_component(labels: LabelMap, *, connectivity: int = 26) -> LabelMap:
@@ -45,57 +35,7 @@ def largest_component(labels: LabelMap, *, connectivity: int = 26) -> LabelMap:
     The clean-up of Hiasa et al. and of Haque et al., who do not state the connectivity. Labels without sides lose the
     smaller leg: give a sided map, or each leg alone.
     """
-    if connectivity not in tuple(_NEIGHBOURHOODS):
-        raise ParameterError(f"connectivity must be 6, 18 or 26, not {connectivity!r}")
-    rank = _NEIGHBOURHOODS[connectivity]
-    voxels: NDArray[Any] = labels.voxels.copy()
-    if not voxels.any():
-        return labels
-    inside = voxels[_box(voxels)]
-    boxes = ndimage.find_objects(inside)
-    # Compact labels are fastest each in its own box, labels strewn all over the image at once; the answer is the same.
-    if sum(math.prod(edge.stop - edge.start for edge in box) for box in boxes if box) < 2 * inside.size:
-        _keep_largest_each(inside, boxes, rank)
-    else:
-        _keep_largest_at_once(inside, rank)
-    return labels.with_voxels(voxels)
-
-
-def _keep_largest_each(inside: NDArray[Any], boxes: Sequence[tuple[slice, ...] | None], rank: int) -> None:
-    """Remove, in place, all but the largest component of each label, label by label in its box."""
-    structure = ndimage.generate_binary_structure(3, rank)
-    for id_, box in enumerate(boxes, start=1):
-        if box is None:  # no voxel has this id
-            continue
-        mask = inside[box] == id_
-        components, n_components = ndimage.label(mask, structure)
-        if n_components > 1:
-            sizes = np.bincount(components.reshape(-1))
-            sizes[0] = 0
-            inside[box][mask & (components != sizes.argmax())] = 0
-
-
-def _keep_largest_at_once(inside: NDArray[Any], rank: int) -> None:
-    """Remove, in place, all but the largest component of each label, in one pass over all labels."""
-    from skimage.measure import label as label_components
-
-    components: NDArray[np.intp] = label_components(  # type: ignore[no-untyped-call]
-        inside, background=0, connectivity=rank
-    )
-    sizes = np.bincount(components.reshape(-1))
-    owners = np.zeros(sizes.size, dtype=np.intp)
-    owners[components.reshape(-1)] = inside.reshape(-1)
-    # By owner, then size, then last come first: the last of each owner is the first among its largest.
-    order = np.lexsort((-np.arange(sizes.size), sizes, owners))
-    kept = np.zeros(sizes.size, dtype=np.bool_)
-    kept[order[np.flatnonzero(np.diff(owners[order], append=-1))]] = True
-    inside[~kept[components]] = 0
-
-
-def _box(voxels: NDArray[Any]) -> tuple[slice, ...]:
-    """Smallest box around what is not 0, of which there is some."""
-    occupied = [np.flatnonzero(voxels.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    return tuple(slice(int(where[0]), int(where[-1]) + 1) for where in occupied)
+    return labels.with_voxels(keep_largest(labels.voxels, connectivity=connectivity))
 
 
 class LargestComponent(BaseEstimator):
