@@ -31,6 +31,7 @@ from musclekit import io
 from musclekit.anatomy import body_mask
 from musclekit.image import Contrast, Image
 from musclekit.metrics import dice
+from musclekit.neural.cards import TranslatorCard
 from musclekit.neural.checkpoint import load_checkpoint, save_checkpoint
 from musclekit.neural.windows import CT_WINDOW, MR_WINDOW
 from musclekit.registry import build
@@ -238,7 +239,7 @@ def release(trained: Path, rows: pd.DataFrame) -> None:
         "dice_bone": round(float(ours["bone"].median()), 3),
         **{f"mae_less_that_of_{name}": [round(value, 1) for value in found[:3]] for name, found in compared.items()},
     }
-    network, card = load_checkpoint(trained)
+    network, card = load_checkpoint(trained, TranslatorCard)
     name = f"{NETWORK}-{card.source.contrast}"
     card = replace(card, name=name, scores=scores, limits=(*LIMITS, *card.limits), licence=LICENCE)
     written = save_checkpoint(FOLDER / f"{name}.pt", network, card, half=True)

@@ -20,6 +20,7 @@ from benchmarks.classical import grades_of
 from benchmarks.translation import BASELINES, BEST, EASY, GUARDED, T1W, Study, cohort
 from musclekit.evaluation import read_scores
 from musclekit.evaluation.comparison import compare
+from musclekit.neural.cards import TranslatorCard
 from musclekit.neural.checkpoint import load_checkpoint, save_checkpoint
 from musclekit.weights import FOLDER
 
@@ -92,7 +93,7 @@ def main() -> None:
     print(json.dumps(found, indent=2))
     if problems := broken(found):
         raise SystemExit(f"not released: {'; '.join(problems)}")
-    network, card = load_checkpoint(study.training(BEST) / "forward.pt")
+    network, card = load_checkpoint(study.training(BEST) / "forward.pt", TranslatorCard)
     name = f"hard-to-easy-{study.contrast}"
     limits = (ON_PEOPLE[study.contrast], *LIMITS, *card.limits)
     card = replace(card, name=name, scores=found, limits=limits, meant_with=MEANT_WITH)

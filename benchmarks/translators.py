@@ -24,7 +24,7 @@ from torch import nn
 from benchmarks.timing import Row, seconds, table
 from musclekit.image import Contrast, Domain
 from musclekit.neural import networks
-from musclekit.neural.checkpoint import Card
+from musclekit.neural.cards import TranslatorCard
 from musclekit.neural.inference import translate_volume
 from musclekit.neural.objectives import TranslationLoss
 from musclekit.neural.slices import DomainSlices, SliceSpec, domain_slices
@@ -115,8 +115,8 @@ def plain_training_seconds(plan: TrainPlan, source: DomainSlices, target: Domain
     return float(np.median(np.diff(moments)))
 
 
-def card_of(width: int, blocks: int, pixels: int, spacing: float) -> Card:
-    return Card(
+def card_of(width: int, blocks: int, pixels: int, spacing: float) -> TranslatorCard:
+    return TranslatorCard(
         name="benchmark",
         network={"name": "resnet-generator", "parameters": {"width": width, "blocks": blocks}},
         source=Domain(Contrast.T1W, "hard"),

@@ -11,6 +11,7 @@ import pytest
 from musclekit import registry
 from musclekit.errors import MissingFileError, ParameterError
 from musclekit.image import Contrast
+from musclekit.neural.cards import TranslatorCard
 from musclekit.neural.checkpoint import load_checkpoint
 from musclekit.phantom import make_case
 from musclekit.schemas import check_schema
@@ -28,8 +29,8 @@ def test_they_are_small_together() -> None:
 def test_a_file_is_small_and_its_card_stands_beside_it(name: str) -> None:
     weights = shipped()[name]
     assert weights.path.stat().st_size < 10e6
-    check_schema(weights.card, "card", "the card")
-    _, card = load_checkpoint(weights.path)
+    check_schema(weights.card, "translator_card", "the card")
+    _, card = load_checkpoint(weights.path, TranslatorCard)
     assert weights.card == json.loads(json.dumps(card.as_data()))
     assert card.name == name
     assert name.startswith(card.direction)

@@ -9,7 +9,8 @@ import torch
 
 from musclekit.image import Contrast, Domain
 from musclekit.neural import networks
-from musclekit.neural.checkpoint import Card, save_checkpoint
+from musclekit.neural.cards import TranslatorCard
+from musclekit.neural.checkpoint import save_checkpoint
 from musclekit.neural.windows import CT_WINDOW, MR_WINDOW, Scale
 
 NETWORK = {"name": "resnet-generator", "parameters": {"width": 8, "blocks": 3}}
@@ -32,7 +33,7 @@ def tiny_generator(seed: int = 0) -> torch.nn.Module:
     return network
 
 
-def tiny_card(direction: str = "hard-to-easy", **changes: Any) -> Card:
+def tiny_card(direction: str = "hard-to-easy", **changes: Any) -> TranslatorCard:
     """Return a card for the network."""
     source, target = DOMAINS[direction]
     windows = tuple(CT_WINDOW if domain.contrast is Contrast.CT else MR_WINDOW for domain in (source, target))
@@ -54,7 +55,7 @@ def tiny_card(direction: str = "hard-to-easy", **changes: Any) -> Card:
         "licence": "Apache-2.0",
         "limits": ("It has learnt nothing.",),
     }
-    return Card(**{**given, **changes})
+    return TranslatorCard(**{**given, **changes})
 
 
 def tiny_checkpoint(path: Path, direction: str = "hard-to-easy", **changes: Any) -> Path:

@@ -1,7 +1,6 @@
 """A network on disk: its weights, and a card that says all one needs to use it.
 
-The file holds numbers and text and nothing else: nothing in it is ever run. The card names the network to build, the
-windows and the pixel size it knows, whom and what it was trained on, and the hash of the weights it belongs to.
+The file holds numbers and text and nothing else: nothing in it is ever run.
 """
 
 from __future__ import annotations
@@ -13,24 +12,21 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from musclekit.errors import CheckpointError, FormatError, InputError, MissingFileError, SchemaError
-from musclekit.image import Contrast, Domain
 from musclekit.io import replacing
 from musclekit.neural import networks
-from musclekit.neural.windows import Scale, Window
+from musclekit.neural.cards import FORMAT, SegmenterCard, TranslatorCard
 from musclekit.schemas import check_schema
 
 __all__ = [
-    "FORMAT",
-    "Card",
     "load_checkpoint",
     "read_card",
     "read_tensors",
@@ -39,151 +35,9 @@ __all__ = [
     "write_tensors",
 ]
 
-#: Of the card.
-FORMAT = 1
+C = TypeVar("C", TranslatorCard, SegmenterCard)
 
 Weights = Mapping[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Card:
-    """What stands beside the weights of a translator.
-
-    Parameters
-    ----------
-    name : str
-        What it is called.
-    network : mapping
-        ``name`` and ``parameters``, as `musclekit.neural.networks.build` takes them.
-    source, target : Domain
-        From what to what.
-    windows : (Window, Window)
-        How the grey values of the source and of the target became -1 to 1.
-    target_scale : Scale
-        What -1 and 1 stand for in the target: the median of its training volumes.
-    spacing_mm : float
-        Edge of a pixel of the slices it was trained on.
-    size : int
-        Rows and columns of these.
-    multiple : int
-        Of which rows and columns have to be.
-    per_leg : bool
-        Whether it was trained on one leg at a time, left ones mirrored.
-    loss, schedule : mapping
-        As plain data.
-    seed : int, optional
-        Of the training.
-    training_subjects : (tuple of str, tuple of str)
-        Those of the source and those of the target. They must not be scored.
-    data, licence : str
-        What it was trained on, and the licence of the weights.
-    source_deciles : (tuple of float, tuple of float), optional
-        Deciles of the grey values (-1 to 1) inside the body in its source domain: the least and the most over people.
-    meant_with : mapping
-        Parameters of the translator that its scores rest on: ``within``.
-    scores : mapping
-        What it reached, as plain data.
-    limits : tuple of str
-        What it cannot do.
-    weights_sha256 : str
-        See `weights_hash`; `save_checkpoint` fills it in.
-    version : str
-        Of the musclekit that trained it.
-    """
-
-    name: str
-    network: Mapping[str, Any]
-    source: Domain
-    target: Domain
-    windows: tuple[Window, Window]
-    target_scale: Scale
-    spacing_mm: float
-    size: int
-    multiple: int
-    per_leg: bool = False
-    loss: Mapping[str, Any] = field(default_factory=dict)
-    schedule: Mapping[str, Any] = field(default_factory=dict)
-    seed: int | None = None
-    training_subjects: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    data: str = ""
-    licence: str = ""
-    source_deciles: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    meant_with: Mapping[str, Any] = field(default_factory=dict)
-    scores: Mapping[str, Any] = field(default_factory=dict)
-    limits: tuple[str, ...] = ()
-    weights_sha256: str = ""
-    version: str = field(default_factory=lambda: version("musclekit"))
-
-    @property
-    def direction(self) -> str:
-        """``"mr-to-ct"`` or ``"ct-to-mr"``; ``"hard-to-easy"`` and the like where the modality stays."""
-        source, target = self.source, self.target
-        if source.contrast.modality != target.contrast.modality:
-            return f"{source.contrast.modality}-to-{target.contrast.modality}"
-        return f"{source.grade or source.contrast}-to-{target.grade or target.contrast}"
-
-    @property
-    def shares_scale(self) -> bool:
-        """Whether source and target are of one contrast and one window: then the scale of an image is kept."""
-        return self.source.contrast is self.target.contrast and self.windows[0] == self.windows[1]
-
-    @property
-    def monotone(self) -> str | None:
-        """Where its loss let grey values move, ``"darker"`` or ``"brighter"``; None where it did not ask."""
-        return str(self.loss["relu_direction"]) if self.shares_scale and self.loss.get("relu") else None
-
-    def as_data(self) -> dict[str, Any]:
-        """Return it as plain data that follows ``data_schemas/card.schema.json``."""
-        return {
-            "format": FORMAT,
-            "kind": "translator",
-            "name": self.name,
-            "musclekit": self.version,
-            "network": {"name": self.network["name"], "parameters": dict(self.network["parameters"])},
-            **{
-                part: {"contrast": str(domain.contrast), "grade": domain.grade}
-                for part, domain in (("source", self.source), ("target", self.target))
-            },
-            "windows": dict(zip(("source", "target"), (w.as_data() for w in self.windows), strict=True)),
-            "target_scale": {"low": self.target_scale.low, "high": self.target_scale.high},
-            "spacing_mm": self.spacing_mm,
-            "size": self.size,
-            "multiple": self.multiple,
-            "per_leg": self.per_leg,
-            "loss": dict(self.loss),
-            "schedule": dict(self.schedule),
-            "seed": self.seed,
-            "training_subjects": dict(zip(("source", "target"), map(list, self.training_subjects), strict=True)),
-            "data": self.data,
-            "licence": self.licence,
-            "source_deciles": self.source_deciles
-            and dict(zip(("least", "most"), map(list, self.source_deciles), strict=True)),
-            "meant_with": dict(self.meant_with),
-            "scores": dict(self.scores),
-            "limits": list(self.limits),
-            "weights_sha256": self.weights_sha256,
-        }
-
-    @classmethod
-    def from_data(cls, data: Mapping[str, Any]) -> Card:
-        """Return the card that `as_data` described; what it holds is taken to follow the schema."""
-        domains = [data[part] for part in ("source", "target")]
-        source, target = (Domain(Contrast(domain["contrast"]), domain["grade"]) for domain in domains)
-        subjects, deciles = data["training_subjects"], data.get("source_deciles")
-        same = ("name", "network", "spacing_mm", "size", "multiple", "per_leg", "loss", "schedule", "seed", "data",
-                "licence", "scores", "weights_sha256")  # fmt: skip
-        return cls(
-            source=source,
-            target=target,
-            windows=(Window.from_data(data["windows"]["source"]), Window.from_data(data["windows"]["target"])),
-            target_scale=Scale(**data["target_scale"]),
-            training_subjects=(tuple(subjects["source"]), tuple(subjects["target"])),
-            source_deciles=deciles and (tuple(deciles["least"]), tuple(deciles["most"])),
-            meant_with=data.get("meant_with", {}),
-            limits=tuple(data["limits"]),
-            version=data["musclekit"],
-            **{name: data[name] for name in same},
-        )
 
 
 def weights_hash(weights: Weights) -> str:
@@ -200,23 +54,23 @@ def _text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def save_checkpoint(path: Path, generator: nn.Module, card: Card, *, half: bool = False) -> Card:
+def save_checkpoint(path: Path, network: nn.Module, card: C, *, half: bool = False) -> C:
     """Write a network and its card; a file that stood there stays whole until the new one is complete.
 
     Parameters
     ----------
     path : Path
         The file.
-    generator : Module
-        The network that the card names.
-    card : Card
+    network : Module
+        What the card names.
+    card : TranslatorCard or SegmenterCard
         The hash of the weights in it is set.
     half : bool
         Whether weights are stored in half precision: half the size, and about three significant digits.
 
     Returns
     -------
-    Card
+    TranslatorCard or SegmenterCard
         As it was written.
 
     Raises
@@ -228,31 +82,31 @@ def save_checkpoint(path: Path, generator: nn.Module, card: Card, *, half: bool 
     """
     weights = {
         name: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
-        for name, value in generator.state_dict().items()
+        for name, value in network.state_dict().items()
     }
     written = replace(card, weights_sha256=weights_hash(weights))
     data = written.as_data()
-    check_schema(data, "card", f"the card of {path.name}")
+    check_schema(data, card.schema, f"the card of {path.name}")
     text = json.dumps(data, ensure_ascii=False)
     write_tensors(path, {"card": text, "card_sha256": _text_hash(text), "weights": weights})
     return written
 
 
-def load_checkpoint(path: Path, kind: str = "translator") -> tuple[nn.Module, Card]:
+def load_checkpoint(path: Path, kind: type[C]) -> tuple[nn.Module, C]:
     """Read a network and its card.
 
     Parameters
     ----------
     path : Path
         What `save_checkpoint` wrote.
-    kind : str
-        What the network has to be.
+    kind : type
+        Class of the card, `TranslatorCard` or `SegmenterCard`: what the network has to be.
 
     Returns
     -------
     Module
         In float32, on the processor, set to evaluate.
-    Card
+    TranslatorCard or SegmenterCard
         What it says of it.
 
     Raises
@@ -270,7 +124,7 @@ def load_checkpoint(path: Path, kind: str = "translator") -> tuple[nn.Module, Ca
     weights: Weights = content["weights"]
     if weights_hash(weights) != card.weights_sha256 or _text_hash(content["card"]) != content.get("card_sha256"):
         raise CheckpointError(f"{path}: the file was changed after it was written: its hashes do not fit")
-    _check_generator(path, card)
+    _check_network(path, card)
     try:
         network = networks.build(card.network["name"], **card.network["parameters"])
         network.load_state_dict(dict(weights))
@@ -279,33 +133,27 @@ def load_checkpoint(path: Path, kind: str = "translator") -> tuple[nn.Module, Ca
     return network.eval().requires_grad_(False), card
 
 
-def _check_generator(path: Path, card: Card) -> None:
-    """Refuse a network that makes no images of images; it is tried without weights, which take no memory."""
-    side = -(-card.size // card.multiple) * card.multiple
+def _check_network(path: Path, card: TranslatorCard | SegmenterCard) -> None:
+    """Refuse a network that cannot do what the card says; it is tried without weights, which take no memory."""
     try:
         with torch.device("meta"):
-            network = networks.build(card.network["name"], **card.network["parameters"])
-            image = torch.empty(1, 1, side, side)
-            suits = getattr(network, "multiple", None) == card.multiple and network(image).shape == image.shape
-    except (InputError, TypeError, RuntimeError) as problem:
+            why_not = card.why_not(networks.build(card.network["name"], **card.network["parameters"]).eval())
+    except (InputError, TypeError, ValueError, RuntimeError) as problem:
         raise CheckpointError(f"{path}: the network of the card cannot be used: {_line(problem)}") from problem
-    if not suits:
-        raise CheckpointError(
-            f"{path}: the network of the card, {card.network['name']}, makes no images of the card's size and multiple "
-            "out of such images"
-        )
+    if why_not:
+        raise CheckpointError(f"{path}: the network of the card, {card.network['name']}, {why_not}")
 
 
 def _line(problem: Exception) -> str:
     return " ".join(str(problem).split())[:200]
 
 
-def read_card(path: Path, kind: str = "translator") -> Card:
+def read_card(path: Path, kind: type[C]) -> C:
     """Read the card of a checkpoint; the weights are not looked at. Errors are those of `load_checkpoint`."""
     return _card(path, read_tensors(path), kind)
 
 
-def _card(path: Path, content: Mapping[str, Any], kind: str) -> Card:
+def _card(path: Path, content: Mapping[str, Any], kind: type[C]) -> C:
     """Read the card, the reasons for a refusal first that a person can do something about."""
     text, weights = content.get("card"), content.get("weights")
     if not isinstance(text, str) or not _are_weights(weights):
@@ -322,13 +170,16 @@ def _card(path: Path, content: Mapping[str, Any], kind: str) -> Card:
             f"{path}: a card of format {number}, and musclekit {version('musclekit')} reads format {FORMAT}; it was "
             f"written by musclekit {data.get('musclekit', 'of unknown version')}"
         )
-    if found != kind:
-        raise CheckpointError(f"{path}: a checkpoint of kind '{found}', not '{kind}'")
+    if found != kind.kind:
+        raise CheckpointError(f"{path}: a checkpoint of kind '{found}', not '{kind.kind}'")
     try:
-        check_schema(data, "card", f"{path}: the card")
-        return Card.from_data(data)
+        check_schema(data, kind.schema, f"{path}: the card")
     except SchemaError as problem:
         raise CheckpointError(str(problem)) from problem
+    try:
+        return kind.from_data(data)
+    except InputError as problem:
+        raise CheckpointError(f"{path}: {problem}") from problem
 
 
 def _are_weights(value: object) -> bool:

@@ -20,7 +20,7 @@ from musclekit.anatomy import body_mask, split_legs
 from musclekit.checks import check_number, check_voxels
 from musclekit.errors import VoxelError
 from musclekit.image import Contrast, Image
-from musclekit.neural.checkpoint import Card
+from musclekit.neural.cards import TranslatorCard
 from musclekit.neural.device import told_of_memory
 from musclekit.neural.slices import resampled_plane, square_shape
 from musclekit.neural.windows import Scale
@@ -97,7 +97,7 @@ class _Cut:
 
 def translate_volume(
     generator: nn.Module,
-    card: Card,
+    card: TranslatorCard,
     image: Image,
     *,
     device: torch.device | str = "cpu",
@@ -110,7 +110,7 @@ def translate_volume(
     ----------
     generator : Module
         In float32, on the device; see `musclekit.neural.checkpoint.load_checkpoint`.
-    card : Card
+    card : TranslatorCard
         Of the generator.
     image : Image
         Of the source's contrast, with any size and spacing.
@@ -166,7 +166,7 @@ def _cuts(
     image: Image,
     parts: Sequence[tuple[NDArray[np.bool_], bool]],
     scale: Scale,
-    card: Card,
+    card: TranslatorCard,
     square: tuple[int, int],
     across: int,
 ) -> Iterator[_Cut]:
@@ -207,7 +207,7 @@ def _batches(cuts: Iterator[_Cut], most: int) -> Iterator[list[_Cut]]:
 
 
 def _answers(
-    generator: nn.Module, cuts: Sequence[_Cut], card: Card, device: torch.device | str, batch: int
+    generator: nn.Module, cuts: Sequence[_Cut], card: TranslatorCard, device: torch.device | str, batch: int
 ) -> Sequence[Plane]:
     def run(planes: Plane) -> Plane:
         with torch.inference_mode(), told_of_memory(device, f"translate fewer than {batch} slices at once (batch)"):

@@ -18,7 +18,7 @@ from musclekit.translators.safety import compartment_of, safety
 from musclekit.weights import checkpoint_path, shipped
 
 if TYPE_CHECKING:
-    from musclekit.neural.checkpoint import Card
+    from musclekit.neural.cards import TranslatorCard
 
 __all__ = ["NetworkTranslator"]
 
@@ -75,7 +75,7 @@ class NetworkTranslator(BaseEstimator):
         self.strict = strict
 
     @property
-    def card(self) -> Card:
+    def card(self) -> TranslatorCard:
         """What the checkpoint says of itself.
 
         Raises
@@ -153,7 +153,7 @@ class NetworkTranslator(BaseEstimator):
                 raise UnsafeError(f"the translation is refused: {'; '.join(problems)}")
         return fake
 
-    def _loaded(self, *, on_device: bool = False) -> tuple[Any, Card]:
+    def _loaded(self, *, on_device: bool = False) -> tuple[Any, TranslatorCard]:
         """Network and card, read once for as long as the file stays the same."""
         if self.checkpoint is None:
             ready = ", ".join(name for name in shipped() if name.startswith(self.direction or ""))
@@ -175,11 +175,12 @@ class NetworkTranslator(BaseEstimator):
 
 
 @lru_cache(maxsize=4)
-def _load(path: Path, state: tuple[int, ...], device: str) -> tuple[Any, Card]:
+def _load(path: Path, state: tuple[int, ...], device: str) -> tuple[Any, TranslatorCard]:
     """Read a checkpoint; the state of the file stands for its content."""
     from musclekit.neural import resolve_device
+    from musclekit.neural.cards import TranslatorCard
     from musclekit.neural.checkpoint import load_checkpoint
 
     where = resolve_device(device)
-    network, card = load_checkpoint(path)
+    network, card = load_checkpoint(path, TranslatorCard)
     return network.to(where), card

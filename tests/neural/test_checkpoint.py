@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from musclekit.errors import CheckpointError, FormatError, MissingFileError, OutputError, SchemaError
+from musclekit.neural.cards import SegmenterCard, TranslatorCard
 from musclekit.neural.checkpoint import (
-    Card,
     load_checkpoint,
     read_card,
     read_tensors,
@@ -30,7 +30,9 @@ def path(tmp_path: Path) -> Path:
     return tiny_checkpoint(tmp_path / "best.pt")
 
 
-def refusal(path: Path, error: type[Exception], kind: str = "translator") -> str:
+def refusal(
+    path: Path, error: type[Exception], kind: type[TranslatorCard] | type[SegmenterCard] = TranslatorCard
+) -> str:
     """The message with which a file is refused; it is one line that names the file."""
     with pytest.raises(error) as caught:
         load_checkpoint(path, kind)
@@ -49,7 +51,7 @@ def changed(path: Path, **card: Any) -> Path:
 
 
 def test_network_and_card_come_back(path: Path) -> None:
-    network, card = load_checkpoint(path)
+    network, card = load_checkpoint(path, TranslatorCard)
     expected = tiny_generator()
     assert {name: value.tolist() for name, value in network.state_dict().items()} == {
         name: value.tolist() for name, value in expected.state_dict().items()
@@ -57,16 +59,16 @@ def test_network_and_card_come_back(path: Path) -> None:
     assert not network.training
     assert not any(weight.requires_grad for weight in network.parameters())
     assert card.weights_sha256 == weights_hash(expected.state_dict())
-    assert card == Card.from_data(card.as_data())
+    assert card == TranslatorCard.from_data(card.as_data())
     same = {**card.as_data(), "weights_sha256": ""}
     assert same == tiny_card().as_data()
-    assert read_card(path) == card
+    assert read_card(path, TranslatorCard) == card
 
 
 @pytest.mark.parametrize("direction", ["hard-to-easy", "easy-to-hard", "mr-to-ct", "ct-to-mr"])
 def test_a_card_follows_its_schema_and_knows_its_direction(tmp_path: Path, direction: str) -> None:
-    card = read_card(tiny_checkpoint(tmp_path / "x.pt", direction))
-    check_schema(card.as_data(), "card", "the card")
+    card = read_card(tiny_checkpoint(tmp_path / "x.pt", direction), TranslatorCard)
+    check_schema(card.as_data(), "translator_card", "the card")
     assert card.direction == direction
     assert card.shares_scale == ("mr" not in direction)
     assert card.monotone == ("darker" if direction == "hard-to-easy" else None)
@@ -78,7 +80,7 @@ def test_half_precision_halves_the_file_and_is_read_as_float32(tmp_path: Path) -
     save_checkpoint(tmp_path / "half.pt", generator, tiny_card(), half=True)
     sizes = [(tmp_path / name).stat().st_size for name in ("half.pt", "whole.pt")]
     assert sizes[0] < 0.6 * sizes[1]
-    network, _ = load_checkpoint(tmp_path / "half.pt")
+    network, _ = load_checkpoint(tmp_path / "half.pt", TranslatorCard)
     for before, after in zip(generator.parameters(), network.parameters(), strict=True):
         assert after.dtype == torch.float32
         assert torch.allclose(before, after, rtol=1e-3, atol=1e-6)
@@ -152,11 +154,11 @@ def test_a_flipped_bit_does_not_pass(path: Path) -> None:
     content[len(content) // 2] ^= 0x40
     path.write_bytes(content)
     with pytest.raises((CheckpointError, FormatError), match=r"best\.pt: "):
-        load_checkpoint(path)
+        load_checkpoint(path, TranslatorCard)
 
 
 def test_another_kind_is_refused(path: Path) -> None:
-    assert refusal(path, CheckpointError, "segmenter") == "a checkpoint of kind 'translator', not 'segmenter'"
+    assert refusal(path, CheckpointError, SegmenterCard) == "a checkpoint of kind 'translator', not 'segmenter'"
     changed(path, kind="segmenter")
     assert refusal(path, CheckpointError) == "a checkpoint of kind 'segmenter', not 'translator'"
 
@@ -201,11 +203,11 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(path: Path, monkeypatch: py
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert [item.name for item in path.parent.iterdir()] == ["best.pt"]
-    load_checkpoint(path)
+    load_checkpoint(path, TranslatorCard)
 
 
 def test_the_hash_is_that_of_the_weights_wherever_they_lie(path: Path, tmp_path: Path) -> None:
-    weights = load_checkpoint(path)[0].state_dict()
+    weights = load_checkpoint(path, TranslatorCard)[0].state_dict()
     turned = dict(reversed(list(weights.items())))
     assert weights_hash(turned) == weights_hash(weights)
     renamed = {f"x{name}": value for name, value in weights.items()}

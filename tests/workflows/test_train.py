@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from musclekit.errors import GeometryError, InputError, ParameterError
+from musclekit.neural.cards import TranslatorCard
 from musclekit.neural.checkpoint import read_card
 from musclekit.workflows import train_on_manifest, validate_file, write_phantoms
 
@@ -90,12 +91,12 @@ def test_a_training_from_files_to_files(people: Path, tmp_path: Path) -> None:
         "forward.pt", "backward.pt", "state.pt", "losses.csv", "domains.json", "run.json", "report.html",
         "report.json",
     }  # fmt: skip
-    card = read_card(outcome.forward)
+    card = read_card(outcome.forward, TranslatorCard)
     assert card.direction == "hard-to-easy"
     assert card.per_leg
     assert card.data == "phantoms"
     assert card.training_subjects == (("sub-03", "sub-04"), ("sub-01", "sub-02"))
-    assert read_card(outcome.backward).direction == "easy-to-hard"
+    assert read_card(outcome.backward, TranslatorCard).direction == "easy-to-hard"
     # How the domains differ is found out once, and said every time.
     assert json.loads((out / "domains.json").read_text(encoding="utf-8")) == first
     assert set(first["warnings"]) <= set(outcome.warnings) & set(stopped.warnings)
@@ -116,7 +117,7 @@ def test_grades_say_who_belongs_where(people: Path, tmp_path: Path) -> None:
     outcome = train_on_manifest(
         plan(tmp_path, source=source, target=target), people / "manifest.csv", tmp_path / "out", until=1, jobs=1
     )
-    assert read_card(outcome.forward).training_subjects == (("sub-02", "sub-04"), ("sub-01", "sub-03"))
+    assert read_card(outcome.forward, TranslatorCard).training_subjects == (("sub-02", "sub-04"), ("sub-01", "sub-03"))
 
 
 def test_a_split_keeps_subjects_for_later(people: Path, tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_a_split_keeps_subjects_for_later(people: Path, tmp_path: Path) -> None:
         train_on_manifest(plan(tmp_path, more='split = "train"'), manifest, tmp_path / "out")
     more = 'split = "train"\nallow_single_subject = true'
     outcome = train_on_manifest(plan(tmp_path, more=more), manifest, tmp_path / "out", until=1, jobs=1)
-    card = read_card(outcome.forward)
+    card = read_card(outcome.forward, TranslatorCard)
     assert card.training_subjects == (("sub-03",), ("sub-01",))
     assert len(card.limits) == 2
 

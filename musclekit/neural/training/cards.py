@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
-from musclekit.neural.checkpoint import Card
+from musclekit.neural.cards import TranslatorCard
 from musclekit.neural.slices import DomainSlices
 from musclekit.neural.training.plan import TrainPlan
 
 __all__ = ["card_of", "turned"]
 
 
-def card_of(plan: TrainPlan, source: DomainSlices, target: DomainSlices, *, multiple: int, epochs_done: int) -> Card:
+def card_of(
+    plan: TrainPlan, source: DomainSlices, target: DomainSlices, *, multiple: int, epochs_done: int
+) -> TranslatorCard:
     """Return the card of the translator from source to target.
 
     Parameters
@@ -32,7 +34,7 @@ def card_of(plan: TrainPlan, source: DomainSlices, target: DomainSlices, *, mult
         for name, subjects in zip(("source", "target"), people, strict=True)
         if len(subjects) == 1
     ]
-    card = Card(
+    card = TranslatorCard(
         name="",
         network={"name": network.pop("name"), "parameters": network},
         source=plan.source.domain,
@@ -60,7 +62,7 @@ def card_of(plan: TrainPlan, source: DomainSlices, target: DomainSlices, *, mult
     return replace(card, name=plan.name or card.direction)
 
 
-def turned(card: Card, source: DomainSlices, target: DomainSlices) -> Card:
+def turned(card: TranslatorCard, source: DomainSlices, target: DomainSlices) -> TranslatorCard:
     """Return the card of the way back, whose grey values are those of the source."""
     opposite = {"darker": "brighter", "brighter": "darker"}[card.loss["relu_direction"]]
     there, back = card.windows

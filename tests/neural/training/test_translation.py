@@ -14,6 +14,7 @@ from torch import nn
 from musclekit.errors import FormatError, InputError, OutputError, ParameterError, TrainingError
 from musclekit.image import Contrast, Domain
 from musclekit.neural import networks
+from musclekit.neural.cards import TranslatorCard
 from musclekit.neural.checkpoint import load_checkpoint, weights_hash
 from musclekit.neural.objectives import TranslationLoss
 from musclekit.neural.training import translation
@@ -76,7 +77,7 @@ def test_an_interrupted_training_keeps_its_last_whole_epoch(whole: Path, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         train_translator(TINY, SOURCE, TARGET, tmp_path, progress=stop_at(8))  # 3 steps an epoch
     assert len(losses(tmp_path)) == 2
-    assert load_checkpoint(tmp_path / "forward.pt")[1].schedule["epochs_done"] == 2
+    assert load_checkpoint(tmp_path / "forward.pt", TranslatorCard)[1].schedule["epochs_done"] == 2
     assert not list(tmp_path.glob(".*"))
     train_translator(TINY, SOURCE, TARGET, tmp_path)
     assert all(same_bytes(whole, tmp_path).values())
@@ -134,8 +135,8 @@ def test_it_learns(tmp_path: Path) -> None:
 
 def test_both_ways_have_a_card(whole: Path) -> None:
     hard, easy = Domain(Contrast.T1W, "hard"), Domain(Contrast.T1W, "easy")
-    forward, there = load_checkpoint(whole / "forward.pt")
-    backward, back = load_checkpoint(whole / "backward.pt")
+    forward, there = load_checkpoint(whole / "forward.pt", TranslatorCard)
+    backward, back = load_checkpoint(whole / "backward.pt", TranslatorCard)
     assert (there.name, there.source, there.target) == ("hard-to-easy", hard, easy)
     assert (back.name, back.source, back.target) == ("easy-to-hard", easy, hard)
     assert (there.direction, back.direction) == ("hard-to-easy", "easy-to-hard")
@@ -153,7 +154,7 @@ def test_both_ways_have_a_card(whole: Path) -> None:
 def test_a_domain_of_one_subject_stands_in_the_card(tmp_path: Path) -> None:
     plan = tiny(allow_single_subject=True, name="my own", limits=("It is tiny.",), constant=1, decay=0)
     train_translator(plan, slices(6, 0.6, 1, subjects=1), TARGET, tmp_path)
-    there, back = (load_checkpoint(tmp_path / name)[1] for name in ("forward.pt", "backward.pt"))
+    there, back = (load_checkpoint(tmp_path / name, TranslatorCard)[1] for name in ("forward.pt", "backward.pt"))
     alone = "The source domain shows one subject: what was learnt of it may be that person's."
     assert there.limits == back.limits == ("It is tiny.", alone)
     assert there.schedule["allow_single_subject"] is True
@@ -224,7 +225,10 @@ def test_a_loss_that_is_no_number_stops_the_training(
     with pytest.raises(TrainingError) as caught:
         train_translator(TINY, SOURCE, TARGET, tmp_path)
     assert f"stopped in epoch 3, step 2: cycle is nan; {tmp_path / 'state.pt'} holds epoch 2." in str(caught.value)
-    assert all(bool(value.isfinite().all()) for value in load_checkpoint(tmp_path / "forward.pt")[0].parameters())
+    assert all(
+        bool(value.isfinite().all())
+        for value in load_checkpoint(tmp_path / "forward.pt", TranslatorCard)[0].parameters()
+    )
     monkeypatch.undo()
     train_translator(TINY, SOURCE, TARGET, tmp_path)
     assert all(same_bytes(whole, tmp_path).values())
@@ -299,4 +303,6 @@ def test_other_ways_to_compute(changes: dict[str, Any], tmp_path: Path) -> None:
     train_translator(plan, SOURCE, TARGET, tmp_path / "parts")
     parts = [tmp_path / name / "forward.pt" for name in ("whole", "parts")]
     assert parts[0].read_bytes() == parts[1].read_bytes()
-    assert all(value.dtype == torch.float32 for value in load_checkpoint(parts[0])[0].state_dict().values())
+    assert all(
+        value.dtype == torch.float32 for value in load_checkpoint(parts[0], TranslatorCard)[0].state_dict().values()
+    )
