@@ -36,6 +36,7 @@ __all__ = [
     "intraclass_correlation",
     "mann_whitney_of_bins",
     "paired_t",
+    "partial_correlation",
     "pearson",
     "wilcoxon_signed_rank",
 ]
@@ -789,3 +790,59 @@ def confidence_ellipse(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Co
     angle = math.degrees(math.atan2(up, across))
     angle = angle - 180 if angle > 90 else angle + 180 if angle <= -90 else angle
     return ConfidenceEllipse((float(a.mean()), float(b.mean())), (long, short), angle, level, len(a), left_out)
+
+
+def partial_correlation(x: ArrayLike, y: ArrayLike, given: ArrayLike, *, level: float = 0.95) -> Estimate:
+    """Pearson's correlation of what a third quantity leaves of two, with Fisher's interval.
+
+    Parameters
+    ----------
+    x, y : array_like of float, shape (n,)
+        Pairs, independent of one another, as PSV and Dice.
+    given : array_like of float, shape (n,)
+        What both may depend on, as the volume of the structure. Its line is taken out of x and of y.
+    level : float
+        Of the interval.
+
+    Returns
+    -------
+    Estimate
+        Partial r, its interval by Fisher's z with a standard error of 1 / sqrt(n - 4) (nan to nan with four triples),
+        and the two-sided p of the t test with n - 3 degrees of freedom.
+
+    Raises
+    ------
+    InputError
+        If the lengths differ, there are fewer than four finite triples, or x, y or given does not vary, or x or y lies
+        on a line over given.
+    ParameterError
+        If the level is not between 0 and 1.
+
+    Notes
+    -----
+    Fisher (1924): with one quantity taken out, the correlation is distributed as that of n - 1 pairs.
+    """
+    what = "a partial correlation"
+    _level(level)
+    columns, _, left_out = _columns(what, x, y, given)
+    n = len(columns[0])
+    _enough(what, n, 4, left_out, "triples")
+    for name, values in zip(("x", "y", "given"), columns, strict=True):
+        if np.ptp(values) == 0:
+            raise InputError(f"{what} needs {name} that vary; all {n} are {values[0]:g}")
+    a, b, c = (values - values.mean() for values in columns)
+    a, b = (values - (values @ c) / (c @ c) * c for values in (a, b))
+    for name, rest, values in (("x", a, columns[0]), ("y", b, columns[1])):
+        # Rounding leaves some 1e-16 of a line.
+        if np.linalg.norm(rest) <= 1e-12 * np.linalg.norm(values):
+            raise InputError(f"{what} needs {name} that vary beyond given; here given tells {name} exactly")
+    r = float(np.clip(a @ b / math.sqrt((a @ a) * (b @ b)), -1, 1))
+    low, high = math.nan, math.nan
+    if abs(r) >= 1:
+        low = high = r
+    elif n > 4:
+        half = float(stats.norm.ppf((1 + level) / 2)) / math.sqrt(n - 4)
+        low, high = math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
+    t = _t_of_r(r, n - 1)
+    interval = Interval(low, high, level, "Fisher z")
+    return Estimate("partial r", r, interval, n, n, "t of r", t, 2 * float(stats.t.sf(abs(t), n - 3)), left_out)

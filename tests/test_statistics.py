@@ -23,6 +23,7 @@ from musclekit.statistics import (
     intraclass_correlation,
     mann_whitney_of_bins,
     paired_t,
+    partial_correlation,
     pearson,
     wilcoxon_signed_rank,
 )
@@ -481,3 +482,54 @@ def test_a_level_is_checked_everywhere() -> None:
             call(SHROUT_FLEISS, level=0)
     with pytest.raises(ParameterError, match="level of an interval"):
         mann_whitney_of_bins(*pairs, level=-1)
+
+
+# Partial correlation
+
+
+@pytest.mark.filterwarnings("ignore")  # pingouin's, on import
+@pytest.mark.parametrize("n", [5, 40])
+def test_a_partial_correlation_is_pingouins(n: int) -> None:
+    pingouin = pytest.importorskip("pingouin")
+
+    a, b = two_methods(n)
+    size = a + 3 * b + np.random.default_rng(2).normal(0, 0.5, n)
+    found = partial_correlation(a, b, size)
+    frame = pd.DataFrame({"a": a, "b": b, "size": size})
+    expected = pingouin.partial_corr(frame, "a", "b", "size").iloc[0]
+    assert (found.estimate, found.p) == pytest.approx((expected["r"], expected["p_val"]))
+    assert (found.interval.low, found.interval.high) == pytest.approx(tuple(expected["CI95"]), abs=0.00501)  # rounded
+    ends = pingouin.compute_esci(expected["r"], n - 1, n - 1, eftype="r", decimals=9)
+    assert (found.interval.low, found.interval.high) == pytest.approx(tuple(ends), abs=1e-8)
+    assert (found.n, found.n_subjects, found.name, found.interval.method) == (n, n, "partial r", "Fisher z")
+    assert 2 * stats.t.sf(abs(found.statistic), n - 3) == pytest.approx(found.p)
+
+
+def test_a_common_cause_is_taken_out() -> None:
+    rng = np.random.default_rng(0)
+    size = rng.uniform(0, 10, 400)
+    x, y = size + rng.normal(0, 1, 400), -size + rng.normal(0, 1, 400)
+    assert pearson(x, y).estimate < -0.8
+    found = partial_correlation(x, y, size)
+    assert found.interval.low < 0 < found.interval.high
+    # Of residuals, far from 0 and on any scale.
+    far = partial_correlation(x * 1e-9, 1e6 + y, 1e6 + 1e3 * size)
+    assert far.estimate == pytest.approx(found.estimate, abs=1e-6)
+
+
+def test_a_partial_correlation_at_the_edges() -> None:
+    straight = partial_correlation([1, 2, 4, 3, np.nan], [2, 4, 8, 6, 1], [1, 1, 2, 5, 1])
+    assert straight.estimate == pytest.approx(1.0)
+    assert straight.interval.low == pytest.approx(1.0, abs=1e-6) or math.isnan(straight.interval.low)
+    assert straight.left_out == {"nan": 1}
+    four = partial_correlation([1, 2, 4, 3], [2, 1, 8, 7], [1, 1, 2, 5])
+    assert math.isnan(four.interval.low)
+    assert 0 < four.p < 1
+    with pytest.raises(InputError, match="a partial correlation needs 4 or more finite triples, not 3"):
+        partial_correlation([1, 2, 3], [1, 2, 2], [1, 5, 2])
+    with pytest.raises(InputError, match="a partial correlation needs given that vary; all 4 are 7"):
+        partial_correlation([1, 2, 3, 4], [1, 2, 2, 5], [7, 7, 7, 7])
+    with pytest.raises(InputError, match="needs y that vary beyond given; here given tells y exactly"):
+        partial_correlation([1, 2, 3, 5], [0.1, 0.2, 0.4, 0.3], [1.1, 1.2, 1.4, 1.3])
+    with pytest.raises(ParameterError, match="level of an interval lies between 0 and 1, not at 2"):
+        partial_correlation([1, 2, 3, 5], [1, 2, 2, 5], [7, 1, 2, 7], level=2)
