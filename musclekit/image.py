@@ -5,7 +5,7 @@ Everything is 3-D in array order (z, y, x); a 2-D slice is a volume of one plane
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cached_property
@@ -429,8 +429,8 @@ class Prediction:
     ----------
     labels : LabelMap
         The most probable labels.
-    mean : ProbabilityMap
-        Mean of the sampled probabilities.
+    mean_probabilities : callable
+        Makes `mean`, which is large, when it is asked for.
     variance : ndarray of float32, shape (Z, Y, X)
         Predictive variance of each voxel.
     volume_ml : mapping of str to ndarray of shape (samples,)
@@ -440,10 +440,15 @@ class Prediction:
     """
 
     labels: LabelMap
-    mean: ProbabilityMap
+    mean_probabilities: Callable[[], ProbabilityMap]
     variance: NDArray[np.float32]
     volume_ml: Mapping[str, NDArray[np.float64]]
     csa_mm2: Mapping[str, NDArray[np.float64]]
+
+    @cached_property
+    def mean(self) -> ProbabilityMap:
+        """Mean of the sampled probabilities."""
+        return self.mean_probabilities()
 
 
 @dataclass(frozen=True)

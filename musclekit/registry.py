@@ -67,6 +67,12 @@ class Entry:
 
 
 _NETWORK = "musclekit.translators.network:NetworkTranslator"
+_TRAINED = "musclekit.segmenters.network:NetworkSegmenter"
+
+
+def _trained(network: str, summary: str) -> Entry:
+    return Entry(network, "segmenter", _TRAINED, summary, "a checkpoint", {"network": network})
+
 
 _BUILT_IN = (
     Entry("tissue", "segmenter", "musclekit.segmenters.tissue:TissueSegmenter",
@@ -85,6 +91,17 @@ _BUILT_IN = (
           "single muscles by a vote of annotated thighs laid onto the scan", "annotated cases"),
     Entry("threshold", "segmenter", "musclekit.segmenters.threshold:ThresholdSegmenter",
           "HU window (CT) or Otsu (MR): the baseline"),
+    _trained("unet-256", "U-Net of strided convolutions down to a pixel, as in Yang et al."),
+    _trained("bayesian-unet", "U-Net whose dropout is sampled: labels and how far to trust them, as in Hiasa et al."),
+    _trained("unet-2.5d", "three U-Nets, one for each plane of an aligned thigh, as in Haque et al."),
+    _trained("unet-2d", "plain U-Net on slices"),
+    _trained("unet-3d", "plain U-Net on volumes"),
+    _trained("dense-unet", "U-Net of dense blocks, as named in Kim et al."),
+    _trained("manet", "ResNet encoder and a decoder with attention, as named in Kim et al."),
+    _trained("segformer", "transformer encoder and a decoder of linear layers, as named in Kim et al."),
+    _trained("fcn-8s", "fully convolutional VGG: the comparator of Hiasa et al."),
+    Entry("ensemble", "segmenter", "musclekit.segmenters.network:EnsembleSegmenter",
+          "the mean of networks that were trained alike, and how far they differ", "two checkpoints or more"),
     Entry("translated", "segmenter", "musclekit.compose:Translated",
           "a segmenter that works on a translation of the image", "a translator and a segmenter"),
     Entry("refined", "segmenter", "musclekit.compose:Refined",

@@ -19,15 +19,19 @@ from musclekit.image import Contrast, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
 from musclekit.testing import check_refiner, check_segmenter, check_translator, example_cases, example_image
 from tests.tiny_checkpoint import DOMAINS, tiny_checkpoint
+from tests.tiny_segmenter import SMALL, tiny_segmenter
 
 
 @cache
 def _checkpoints() -> Path:
-    """A folder with an untrained network for each direction, gone with the tests."""
+    """A folder with an untrained network for each direction and of each kind, gone with the tests."""
     folder = Path(tempfile.mkdtemp(prefix="musclekit-contract-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for direction in DOMAINS:
         tiny_checkpoint(folder / f"{direction}.pt", direction)
+    for network in SMALL:
+        tiny_segmenter(folder / f"{network}.pt", network)
+    tiny_segmenter(folder / "another.pt", "unet-2d", seed=1)
     return folder
 
 
@@ -41,7 +45,10 @@ NEEDS: dict[str, dict[str, Any]] = {
 
 def needs(name: str) -> dict[str, Any]:
     """What a method needs, a checkpoint where it is a network."""
-    return {"checkpoint": _checkpoints() / f"{name}.pt"} if name in DOMAINS else NEEDS.get(name, {})
+    if name == "ensemble":
+        return {"checkpoints": [str(_checkpoints() / f"{member}.pt") for member in ("unet-2d", "another")]}
+    trained = name in DOMAINS or name in SMALL
+    return {"checkpoint": _checkpoints() / f"{name}.pt"} if trained else NEEDS.get(name, {})
 
 
 # What a method that learns is fitted on: the label set of its examples.
@@ -204,6 +211,7 @@ def numbers() -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:a leg of unknown side")
 @pytest.mark.parametrize(("name", "key"), numbers())
 @pytest.mark.parametrize("value", ["abc", None, [1, 2], float("nan"), float("inf"), True])
 def test_a_parameter_that_is_no_number_is_refused(name: str, key: str, value: Any) -> None:

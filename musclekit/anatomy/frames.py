@@ -77,13 +77,13 @@ class Frame:
         """
         planes, rows, columns = self.target.shape
         ends = np.array([[z, (rows - 1) / 2, (columns - 1) / 2] for z in (0.0, planes - 1.0)])
-        z = (ends @ self._pull[:3, :3].T + self._pull[:3, 3])[:, 0]
+        z = (ends @ self.pull[:3, :3].T + self.pull[:3, 3])[:, 0]
         slack = 0.5 + 0.5 * self.target.spacing[0] / self.source.spacing[0]
         return bool(z.min() < -slack or z.max() > self.source.shape[0] - 1 + slack)
 
     @cached_property
-    def _pull(self) -> NDArray[np.float64]:
-        """4x4 matrix that takes an index in the target to the index in the source that it shows."""
+    def pull(self) -> NDArray[np.float64]:
+        """4x4 matrix that takes an index (z, y, x) of the target to the index of the source that it shows."""
         pull: NDArray[np.float64] = np.linalg.inv(self.world @ self.source.affine) @ self.target.affine
         return pull
 
@@ -136,6 +136,19 @@ class Frame:
             voxels = _exchanged_ids(labels.label_set)[voxels]
         return LabelMap(voxels, self.target, labels.label_set)
 
+    def apply_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Bring a mask over: nearest voxel, False where there was no scan.
+
+        Raises
+        ------
+        GeometryError
+            If it does not have the shape of the source grid.
+        """
+        if mask.shape != self.source.shape:
+            raise GeometryError(f"the mask has shape {mask.shape}, the frame starts from {self.source.shape} (z, y, x)")
+        moved: NDArray[np.bool_] = self._sample(mask.astype(np.uint8), order=0, fill=0) > 0
+        return moved
+
     def apply_probabilities(self, probabilities: ProbabilityMap) -> ProbabilityMap:
         """Bring probabilities over: linear interpolation, background where there was no scan.
 
@@ -178,13 +191,13 @@ class Frame:
     def _sample(self, voxels: NDArray[Any], order: Literal[0, 1], fill: float) -> NDArray[Any]:
         """Values of `voxels` (on the source grid) at each voxel of the target."""
         result = np.full(self.target.shape, fill, dtype=voxels.dtype)
-        steps = np.rint(np.diag(self._pull)[:3]).astype(int)
-        start = np.rint(self._pull[:3, 3]).astype(int)
+        steps = np.rint(np.diag(self.pull)[:3]).astype(int)
+        start = np.rint(self.pull[:3, 3]).astype(int)
         exact = np.eye(4)
         exact[:3, :3] = np.diag(steps)
         exact[:3, 3] = start
         far = np.append(np.asarray(self.target.shape) - 1.0, 1.0)
-        if set(np.abs(steps)) == {1} and np.abs((self._pull - exact) * [*far[:3], 1]).max() < EXACT:
+        if set(np.abs(steps)) == {1} and np.abs((self.pull - exact) * [*far[:3], 1]).max() < EXACT:
             to, of = zip(
                 *(
                     _overlap(n, m, s, t)
@@ -195,29 +208,29 @@ class Frame:
             result[to] = voxels[of]
             return result
         # Only the part of the target that the source can reach is computed.
-        window = self._reached()
+        window = self.reached()
         if any(part.start >= part.stop for part in window):
             return result
-        offset: NDArray[np.float64] = self._pull[:3, :3] @ np.array([part.start for part in window]) + self._pull[:3, 3]
+        offset: NDArray[np.float64] = self.pull[:3, :3] @ np.array([part.start for part in window]) + self.pull[:3, 3]
         shape = tuple(int(part.stop - part.start) for part in window)
         values: NDArray[Any] = ndimage.affine_transform(
-            voxels, self._pull[:3, :3], offset, output_shape=shape, order=order, mode="nearest", prefilter=False
+            voxels, self.pull[:3, :3], offset, output_shape=shape, order=order, mode="nearest", prefilter=False
         )
         # A voxel is a box: half of it lies beyond its centre, on the outermost planes too.
         inside = np.ones(shape, dtype=np.bool_)
         z, y, x = np.ogrid[tuple(slice(0, n) for n in shape)]
         for axis, size in enumerate(voxels.shape):
-            a, b, c = self._pull[axis, :3]
+            a, b, c = self.pull[axis, :3]
             index = a * z + b * y + c * x + offset[axis]
             inside &= (index >= -0.5) & (index < size - 0.5)
         result[window] = np.where(inside, values, np.asarray(fill, dtype=voxels.dtype))
         return result
 
-    def _reached(self) -> tuple[slice, slice, slice]:
+    def reached(self) -> tuple[slice, slice, slice]:
         """Bounding box, in the target, of the source's voxels."""
         size = np.asarray(self.source.shape)
         corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * size - 0.5
-        push = np.linalg.inv(self._pull)
+        push = np.linalg.inv(self.pull)
         reached = corners @ push[:3, :3].T + push[:3, 3]
         first = np.clip(np.floor(reached.min(axis=0)), 0, self.target.shape).astype(int)
         last = np.clip(np.ceil(reached.max(axis=0)) + 1, 0, self.target.shape).astype(int)
@@ -371,7 +384,8 @@ def femur_frame(
     middle = np.average(centres, axis=0, weights=area)
     middle[2] = (centres[:, 2].min() + centres[:, 2].max()) / 2
     shape = tuple(max(1, round(size / spacing_mm)) for size in field_mm)
-    corner = middle - spacing_mm * (np.array([shape[2], shape[1], shape[0]]) - 1) / 2
+    # A plane of the field lies on the middle of the scan, which may be a single slice.
+    corner = middle - spacing_mm * np.array([(shape[2] - 1) / 2, (shape[1] - 1) / 2, shape[0] // 2])
     return Frame(grid, Grid.from_spacing(shape, (spacing_mm,) * 3, corner), world)
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from musclekit.errors import LabelError
 from musclekit.image import Contrast, Domain
 from musclekit.labels import LabelSet, label_set
+from musclekit.neural.networks import size_needs
 from musclekit.neural.views import ViewSpec
 from musclekit.neural.windows import Scale, Window
 
@@ -344,11 +345,8 @@ class SegmenterCard:
 
     def why_not(self, network: nn.Module) -> str:
         """Say why a network, tried without weights, cannot be that of the card; empty if it can."""
-        dimensions, multiple, least = (getattr(network, name, None) for name in ("dimensions", "multiple", "least"))
-        if dimensions not in (2, 3) or not isinstance(multiple, int) or not isinstance(least, int):
-            return "does not segment"
-        size = self.view.size if len(self.view.size) == dimensions else (1, *self.view.size)[-dimensions:]
-        sides = [-(-max(side, least) // multiple) * multiple for side in size]
+        needs = size_needs(network)
+        sides = needs.fitted((1, *self.view.size)[-needs.dimensions :])
         answer = network(torch.empty(1, self.in_channels, *sides))
         if answer.shape != (1, self.out_channels, *sides):
             return f"does not give {self.out_channels} classes, which '{self.label_set.name}' and background are"

@@ -54,15 +54,15 @@ def _text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def save_checkpoint(path: Path, network: nn.Module, card: C, *, half: bool = False) -> C:
+def save_checkpoint(path: Path, network: nn.Module | Weights, card: C, *, half: bool = False) -> C:
     """Write a network and its card; a file that stood there stays whole until the new one is complete.
 
     Parameters
     ----------
     path : Path
         The file.
-    network : Module
-        What the card names.
+    network : Module or mapping of str to Tensor
+        What the card names, or its weights.
     card : TranslatorCard or SegmenterCard
         The hash of the weights in it is set.
     half : bool
@@ -82,7 +82,7 @@ def save_checkpoint(path: Path, network: nn.Module, card: C, *, half: bool = Fal
     """
     weights = {
         name: (value.half() if half and value.is_floating_point() else value).detach().cpu().contiguous()
-        for name, value in network.state_dict().items()
+        for name, value in (network.state_dict() if isinstance(network, nn.Module) else network).items()
     }
     written = replace(card, weights_sha256=weights_hash(weights))
     data = written.as_data()

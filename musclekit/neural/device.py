@@ -77,5 +77,8 @@ def told_of_memory(device: torch.device | str, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as problem:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
+        # On the processor torch raises an error of every day, and tells of memory in its text alone.
+        if not isinstance(problem, torch.OutOfMemoryError | MemoryError) and "DefaultCPUAllocator" not in str(problem):
+            raise
         raise ParameterError(f"device '{device}' has too little memory: {advice}") from problem

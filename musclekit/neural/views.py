@@ -196,13 +196,9 @@ def _leg_view(image: Image, leg: Leg, spec: ViewSpec, multiple: int) -> View:
         field_mm=(field[0], field[1], field[2]),
         spacing_mm=spec.spacing_mm,
     )
-    if not _shows(frame, leg.mask):
+    if not frame.apply_mask(leg.mask).any():
         raise SegmentationError(f"the field of {spec.size} voxels of {spec.spacing_mm:g} mm does not show the leg")
     return View(frame, leg.mask, leg.side, tuple(warnings))
-
-
-def _shows(frame: Frame, mask: NDArray[np.bool_]) -> bool:
-    return bool(_brought_over(mask.astype(np.float32), frame, 0).any())
 
 
 def _window(grid: Grid, mask: NDArray[np.bool_], spec: ViewSpec, multiple: int) -> Frame:
@@ -256,7 +252,7 @@ def unit_image(image: Image, view: View, scale: Scale) -> NDArray[np.float32]:
 
 def _blurred(voxels: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
     """Blur by what a box of the new voxel's size has more of than the old one's: its variance is a twelfth."""
-    growth = _growth(frame)
+    growth = np.linalg.norm(frame.pull[:3, :3], axis=1)
     sigma = np.sqrt(np.maximum(growth**2 - 1, 0) / 12)
     if sigma[0] > 0:
         voxels = ndimage.gaussian_filter1d(voxels, sigma[0], axis=0, mode="nearest", truncate=3)
@@ -269,13 +265,6 @@ def _blurred(voxels: NDArray[np.float32], frame: Frame) -> NDArray[np.float32]:
             plane, (0, 0), sigmaX=max(sigma[2], 1e-3), sigmaY=max(sigma[1], 1e-3), borderType=cv2.BORDER_REPLICATE
         )
     return blurred
-
-
-def _growth(frame: Frame) -> NDArray[np.float64]:
-    """How many voxels of the scan one of the network's spans along each axis of the scan."""
-    pull = np.linalg.inv(frame.world @ frame.source.affine) @ frame.target.affine
-    growth: NDArray[np.float64] = np.linalg.norm(pull[:3, :3], axis=1)
-    return growth
 
 
 def _brought_over(voxels: NDArray[np.float32], frame: Frame, outside: float) -> NDArray[np.float32]:

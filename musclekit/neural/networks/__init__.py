@@ -10,20 +10,70 @@ from typing import Any
 from torch import nn
 
 from musclekit.errors import ParameterError, unknown_name
+from musclekit.neural.networks.bayesian_unet import BayesianUNet
+from musclekit.neural.networks.dense_unet import DenseUNet
+from musclekit.neural.networks.dropout import MonteCarloDropout, can_be_sampled, sampled
+from musclekit.neural.networks.fcn import FCN8s
 from musclekit.neural.networks.first_weights import initialise
+from musclekit.neural.networks.manet import MANet
 from musclekit.neural.networks.patchgan import PatchDiscriminator
+from musclekit.neural.networks.plane_unets import PlaneUNets
 from musclekit.neural.networks.resnet import ResNetGenerator
+from musclekit.neural.networks.segformer import SegFormer
+from musclekit.neural.networks.sizes import SizeNeeds, size_needs
+from musclekit.neural.networks.unet import UNet2D, UNet3D
+from musclekit.neural.networks.unet256 import UNet256
 
-__all__ = ["PatchDiscriminator", "ResNetGenerator", "build", "initialise", "names"]
+__all__ = [
+    "BayesianUNet",
+    "DenseUNet",
+    "FCN8s",
+    "MANet",
+    "MonteCarloDropout",
+    "PatchDiscriminator",
+    "PlaneUNets",
+    "ResNetGenerator",
+    "SegFormer",
+    "SizeNeeds",
+    "UNet2D",
+    "UNet3D",
+    "UNet256",
+    "build",
+    "can_be_sampled",
+    "initialise",
+    "names",
+    "sampled",
+    "segmenters",
+    "size_needs",
+]
 
+#: From images to logits of classes; what images each takes is told by `size_needs`.
+_SEGMENTERS: Mapping[str, type[nn.Module]] = MappingProxyType(
+    {
+        "unet-256": UNet256,
+        "bayesian-unet": BayesianUNet,
+        "unet-2.5d": PlaneUNets,
+        "unet-2d": UNet2D,
+        "unet-3d": UNet3D,
+        "dense-unet": DenseUNet,
+        "manet": MANet,
+        "segformer": SegFormer,
+        "fcn-8s": FCN8s,
+    }
+)
 _NETWORKS: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {"resnet-generator": ResNetGenerator, "patch-discriminator": PatchDiscriminator}
+    {"resnet-generator": ResNetGenerator, "patch-discriminator": PatchDiscriminator, **_SEGMENTERS}
 )
 
 
 def names() -> tuple[str, ...]:
     """Names that `build` knows."""
     return tuple(_NETWORKS)
+
+
+def segmenters() -> tuple[str, ...]:
+    """Names of those that segment."""
+    return tuple(_SEGMENTERS)
 
 
 def build(name: str, **parameters: Any) -> nn.Module:

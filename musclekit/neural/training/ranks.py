@@ -55,6 +55,24 @@ class Ranks:
             values = values / self.size
         return values
 
+    def average_gradients(self, network: nn.Module) -> None:
+        """Make the gradient of every weight the mean of those of all processes, after the step back."""
+        if self.size == 1:
+            return
+        for weights in network.parameters():
+            if weights.grad is not None:
+                dist.all_reduce(weights.grad)
+                weights.grad /= self.size
+
+    def average_buffers(self, network: nn.Module) -> None:
+        """Make what a network counts by itself, as batch norms do, the mean over all processes."""
+        if self.size == 1:
+            return
+        for counted in network.buffers():
+            if counted.is_floating_point():
+                dist.all_reduce(counted)
+                counted /= self.size
+
     def gathered(self, value: Any) -> list[Any]:
         """Return what each process gave, in order; to every one of them."""
         if self.size == 1:

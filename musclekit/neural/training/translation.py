@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -20,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from musclekit.checks import check_number
 from musclekit.errors import InputError, ParameterError, TrainingError
 from musclekit.neural.checkpoint import save_checkpoint
 from musclekit.neural.device import told_of_memory
@@ -32,6 +30,7 @@ from musclekit.neural.training.cards import card_of, turned
 from musclekit.neural.training.log import collapse_warnings, not_finite, tensorboard, write_losses
 from musclekit.neural.training.plan import TrainPlan
 from musclekit.neural.training.ranks import Ranks, joined
+from musclekit.neural.training.running import check_share, last_epoch, processor
 from musclekit.neural.training.sheet import sheet_of, write_sheet
 from musclekit.neural.training.state import Networks, Training, begin, identity_of, load_state, save_state
 
@@ -125,8 +124,8 @@ def train_translator(
     OutputError
         If a file cannot be written; what stood there is as it was.
     """
-    last = _last_epoch(plan, until)
-    with joined(device) as ranks, _processor(plan.seed, threads), told_of_memory(ranks.device, TOO_LARGE):
+    last = last_epoch(plan.schedule.epochs, until)
+    with joined(device) as ranks, processor(plan.seed, threads), told_of_memory(ranks.device, TOO_LARGE):
         _check_share(plan, source, target, ranks)
         steps = _steps(plan, source, target, ranks)
         identity = identity_of(plan, source, target, ranks)
@@ -282,34 +281,9 @@ def _steps(plan: TrainPlan, source: DomainSlices, target: DomainSlices, ranks: R
 
 
 def _check_share(plan: TrainPlan, source: DomainSlices, target: DomainSlices, ranks: Ranks) -> None:
-    batch = plan.schedule.batch
-    if batch % ranks.size:
-        raise ParameterError(
-            f"a batch of {batch} cannot be shared between {ranks.size} processes: make it a multiple of {ranks.size}"
-        )
+    check_share(plan.schedule.batch, ranks)
     if not _steps(plan, source, target, ranks):
-        raise ParameterError(f"there are fewer slices than the {batch} of one batch")
-
-
-@contextmanager
-def _processor(seed: int, threads: int | None) -> Iterator[None]:
-    """Seed torch and set its threads; both are as they were afterwards."""
-    before = torch.get_num_threads()
-    check_number("threads", before if threads is None else threads, least=1, whole=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            torch.set_num_threads(before if threads is None else threads)
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
-def _last_epoch(plan: TrainPlan, until: int | None) -> int:
-    if until is None:
-        return plan.schedule.epochs
-    check_number("until", until, least=1, whole=True)
-    return min(until, plan.schedule.epochs)
+        raise ParameterError(f"there are fewer slices than the {plan.schedule.batch} of one batch")
 
 
 def _line(plan: TrainPlan, epoch: int, losses: Mapping[str, float]) -> str:

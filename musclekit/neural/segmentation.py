@@ -1,0 +1,433 @@
+"""A trained segmenter run over a whole scan: the scan's grid in, the scan's grid out, in bounded memory.
+
+A scan is brought to each view of the network (`musclekit.neural.views`), every slice or volume goes through it whole
+where that fits, and the answers are brought back class by class. Sampled, the network answers many times, and what is
+kept of the samples are running sums, and the volumes and areas that each one gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from musclekit.anatomy import body_mask, keep_largest, split_legs
+from musclekit.checks import check_number, check_voxels
+from musclekit.errors import ParameterError, VoxelError
+from musclekit.image import Image
+from musclekit.labels import Side
+from musclekit.neural.cards import SegmenterCard
+from musclekit.neural.device import told_of_memory
+from musclekit.neural.drawing import stacked
+from musclekit.neural.networks import can_be_sampled, sampled, size_needs
+from musclekit.neural.resampling import most_probable, restored
+from musclekit.neural.views import AIR, View, unit_image, views_of
+from musclekit.uncertainty import ClassReduction, RunningSums
+
+__all__ = ["Precision", "Samples", "Segmented", "class_probabilities", "segment_volume"]
+
+Precision = Literal["float32", "bfloat16"]
+Floats = NDArray[np.float32]
+
+#: A volume of more voxels goes through a network of volumes block by block.
+MOST_WHOLE = 4_000_000
+#: Neighbouring blocks share this part of their length.
+OVERLAP = 0.5
+#: How far the deciles of the grey values may lie outside those of the scans trained on, as a share of the range; as for
+#: translators (`musclekit.translators.safety`).
+MOST_UNLIKE = 0.10
+#: A view that leaves out more of a leg is told of.
+MOST_LEFT_OUT = 0.02
+
+
+@dataclass(frozen=True)
+class Samples:
+    """How a network with dropout is sampled.
+
+    Parameters
+    ----------
+    n : int
+        How often. 2 at least; 10 to 15 to look at, 50 to report.
+    seed : int
+        Of what is dropped; the grey values of the scan are taken into it, so that scans have samples of their own.
+    reduction : {"sum", "mean"}
+        Whether the variances of the classes are summed or averaged.
+
+    Raises
+    ------
+    ParameterError
+        If a number is out of range, or there is no such reduction.
+    """
+
+    n: int
+    seed: int = 0
+    reduction: ClassReduction = "sum"
+
+    def __post_init__(self) -> None:
+        check_number("samples", self.n, least=2, whole=True)
+        check_number("seed", self.seed, least=0, whole=True)
+        if self.reduction not in get_args(ClassReduction):
+            raise ParameterError(f"reduction is one of {', '.join(get_args(ClassReduction))}, not '{self.reduction}'")
+
+    def seeds(self, unit: Floats) -> list[int]:
+        """Return the seed of each sample of a scan as the network sees it."""
+        content = int.from_bytes(hashlib.sha256(np.ascontiguousarray(unit).tobytes()).digest()[:8], "little")
+        drawn = np.random.SeedSequence([self.seed, content]).generate_state(self.n, dtype=np.uint64)
+        return [int(seed) for seed in drawn]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmented:
+    """What a network says of a scan, on the scan's grid.
+
+    Parameters
+    ----------
+    classes : ndarray of uint8, shape (Z, Y, X)
+        0 for background, n for the n-th label of the network's set.
+    variance : ndarray of float32, shape (Z, Y, X), or None
+        Predictive variance of each voxel; None where there was one sample only.
+    volume_mm3 : ndarray of float64, shape (samples, classes), or None
+        Volume of each class in each sample.
+    area_mm2 : ndarray of float64, shape (samples, classes, Z), or None
+        Its area in each slice.
+    answers : tuple of (View, ndarray of float16, shape (classes, z, y, x))
+        Probabilities of the classes on the grid of each view; the mean of several samples.
+    """
+
+    classes: NDArray[np.uint8]
+    variance: Floats | None
+    volume_mm3: NDArray[np.float64] | None
+    area_mm2: NDArray[np.float64] | None
+    answers: tuple[tuple[View, NDArray[np.float16]], ...]
+
+    def probabilities(self) -> Floats:
+        """Return the probability of each class at each voxel of the scan, shape (classes, Z, Y, X).
+
+        Background has probability 1 outside the views. This is as large as it sounds: labels take a small part of it.
+        """
+        classes = len(self.answers[0][1])
+        result = np.zeros((classes, *self.classes.shape), dtype=np.float32)
+        result[0] = 1
+        for view, answer in self.answers:
+            for c, channel in enumerate(answer):
+                result[c][view.mask] = restored(channel, view.frame, fill=float(c == 0))[view.mask]
+        # Kept in half precision, they do not quite sum to 1.
+        result /= result.sum(axis=0)
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What a network says of one view, on the view's grid."""
+
+    probabilities: NDArray[np.float16]
+    variance: Floats | None
+    counts: NDArray[np.int64] | None
+
+
+def segment_volume(
+    network: nn.Module | Sequence[nn.Module],
+    card: SegmenterCard,
+    image: Image,
+    *,
+    device: torch.device | str = "cpu",
+    batch: int = 8,
+    precision: Precision = "float32",
+    samples: Samples | None = None,
+    side: Side | None = None,
+    largest: bool = True,
+) -> Segmented:
+    """Segment a scan.
+
+    Parameters
+    ----------
+    network : Module or sequence of Module
+        In float32, on the device, set to evaluate. Several are an ensemble: their answers are averaged, and are the
+        samples.
+    card : SegmenterCard
+        Of the network, or of all of them.
+    image : Image
+        Of a contrast of the card, with any size and spacing.
+    device : torch.device or str
+        Where the network is.
+    batch : int
+        Slices that go through it at once. The answer does not depend on it, but for the last digits.
+    precision : {"float32", "bfloat16"}
+        Of the work.
+    samples : Samples, optional
+        How the network is sampled; once, without dropout, if left out.
+    side : {"left", "right"}, optional
+        Which leg, where the scan shows one and the network sees legs.
+    largest : bool
+        Whether of each structure of each leg only the largest connected piece is kept.
+
+    Returns
+    -------
+    Segmented
+        Labels, and of several samples variance, volumes and areas too, which come before `largest`.
+
+    Warns
+    -----
+    UserWarning
+        If a view says so (`musclekit.neural.views.View`), a leg is larger than the view, or the grey values are unlike
+        those trained on.
+
+    Raises
+    ------
+    VoxelError
+        If the image is constant or all air, or the network answers with what is no number.
+    ModalityError
+        If the grey values cannot be what the contrast says.
+    SegmentationError
+        If there is no body in the image.
+    ParameterError
+        If a parameter is out of range, an ensemble is to be sampled or a network without dropout, or there is too
+        little memory.
+    """
+    networks = [network] if isinstance(network, nn.Module) else list(network)
+    check_number("batch", batch, least=1, whole=True)
+    if precision not in get_args(Precision):
+        raise ParameterError(f"precision is one of {', '.join(get_args(Precision))}, not '{precision}'")
+    if samples is not None and len(networks) > 1:
+        raise ParameterError("an ensemble is its own samples: leave them out")
+    if samples is not None and not can_be_sampled(networks[0]):
+        raise ParameterError(f"'{card.name}' has no dropout to sample: leave samples out, or take an ensemble")
+    many = samples is not None or len(networks) > 1
+    body, views = _seen(image, card, networks[0], side)
+    scale = card.windows[image.contrast].scale_of(image, body)
+    shape = image.grid.shape
+    classes = np.zeros(shape, dtype=np.uint8)
+    variance = np.zeros(shape, dtype=np.float32) if many else None
+    areas: NDArray[np.float64] | None = None
+    pixel_mm2 = image.grid.spacing[1] * image.grid.spacing[2]
+    units, answers = [], []
+    for view in views:
+        unit = unit_image(image, view, scale)
+        units.append(unit[unit > AIR])
+        slices = _slices_shown(view) if many else None
+        with told_of_memory(device, f"segment with a smaller batch than {batch}, in bfloat16, or one scan at a time"):
+            answer = _answer(networks, unit, card, device, batch, precision, samples, slices, shape[0])
+        answers.append((view, answer.probabilities))
+        found = most_probable(answer.probabilities, view.frame)
+        found[~view.mask] = 0
+        if largest:
+            found = _largest(found, image, body, card)
+        classes[view.mask] = found[view.mask]
+        if variance is not None and answer.variance is not None and answer.counts is not None:
+            variance[view.mask] = restored(answer.variance, view.frame)[view.mask]
+            voxel = view.frame.target.voxel_volume_mm3 / image.grid.voxel_volume_mm3
+            here = answer.counts.astype(np.float64) * (voxel * pixel_mm2)
+            areas = here if areas is None else np.add(areas, here)
+    _warn_of_grey_values(np.concatenate(units), card, image)
+    if areas is None:
+        return Segmented(classes, None, None, None, tuple(answers))
+    volumes = areas.sum(axis=2) * image.grid.voxel_volume_mm3 / pixel_mm2
+    return Segmented(classes, variance, volumes, areas, tuple(answers))
+
+
+def _seen(
+    image: Image, card: SegmenterCard, network: nn.Module, side: Side | None
+) -> tuple[NDArray[np.bool_], tuple[View, ...]]:
+    """Return the body in an image and the views of it; what a reader has to know of them is warned of."""
+    check_voxels(image)
+    body = body_mask(image)
+    views = views_of(image, card.view, multiple=size_needs(network).multiple, body=body, side=side)
+    for view in views:
+        for line in view.warnings:
+            warnings.warn(line, stacklevel=3)
+        if card.view.kind == "femur":
+            shown = restored(np.ones(view.frame.target.shape, dtype=np.float32), view.frame) > 0
+            lost = 1 - np.count_nonzero(shown & view.mask) / np.count_nonzero(view.mask)
+            if lost > MOST_LEFT_OUT:
+                warnings.warn(
+                    f"{100 * lost:.0f} % of the {view.side or 'single'} leg lie outside the field of the network, and "
+                    "are not labelled",
+                    stacklevel=3,
+                )
+    return body, views
+
+
+def _largest(
+    classes: NDArray[np.uint8], image: Image, body: NDArray[np.bool_], card: SegmenterCard
+) -> NDArray[np.uint8]:
+    """Keep the largest piece of each structure, leg by leg where both are seen and sides are not told apart."""
+    if card.view.kind != "whole" or card.label_set.is_sided:
+        return keep_largest(classes)
+    result = np.zeros_like(classes)
+    for leg in split_legs(image, body):
+        result[leg.mask] = keep_largest(np.where(leg.mask, classes, 0))[leg.mask]
+    return result
+
+
+def _slices_shown(view: View) -> NDArray[np.int32]:
+    """Slice of the scan that each voxel of a view lies in; -1 outside the mask."""
+    frame = view.frame
+    z, y, x = np.ogrid[tuple(slice(0, n) for n in frame.target.shape)]
+    index = frame.pull[0, 0] * z + frame.pull[0, 1] * y + frame.pull[0, 2] * x + frame.pull[0, 3]
+    slices = np.clip(np.rint(index), 0, frame.source.shape[0] - 1).astype(np.int32)
+    return np.where(frame.apply_mask(view.mask), slices, np.int32(-1))
+
+
+def _warn_of_grey_values(seen: Floats, card: SegmenterCard, image: Image) -> None:
+    ends = card.deciles.get(image.contrast)
+    if ends is None or not seen.size:
+        return
+    least, most = np.array(ends)
+    found = np.quantile(seen, np.arange(1, 10) / 10)
+    # From -1 to 1 is a range of 2.
+    off = float(np.max(np.maximum(least - found, found - most), initial=0.0) / 2)
+    if off > MOST_UNLIKE:
+        warnings.warn(
+            f"the grey values are unlike those that '{card.name}' was trained on: their deciles lie {100 * off:.0f} % "
+            f"of the range outside (limit {100 * MOST_UNLIKE:.0f} %); look at the labels before using them",
+            stacklevel=3,
+        )
+
+
+def _answer(
+    networks: Sequence[nn.Module],
+    unit: Floats,
+    card: SegmenterCard,
+    device: torch.device | str,
+    batch: int,
+    precision: Precision,
+    samples: Samples | None,
+    slices: NDArray[np.int32] | None,
+    n_slices: int,
+) -> _Answer:
+    """Run a view through the network, or through each of several, or through samples of one."""
+    seeds = [None] if samples is None else samples.seeds(unit)
+    runs = list(product(networks, seeds))
+    many = len(runs) > 1
+    reduction: ClassReduction = "sum" if samples is None else samples.reduction
+    shape = unit.shape
+    mean = np.empty((card.out_channels, *shape), dtype=np.float16)
+    variance = np.empty(shape, dtype=np.float32) if many else None
+    counts = np.zeros((len(runs), card.out_channels, n_slices), dtype=np.int64) if slices is not None else None
+    needs = size_needs(networks[0])
+    for here, given in _portions(unit, card, needs.dimensions, batch):
+        sums = RunningSums()
+        single: Floats | None = None
+        for run, (network, seed) in enumerate(runs):
+            found = class_probabilities(network, given, device=device, precision=precision, seed=seed)
+            if not np.isfinite(found).all():
+                raise VoxelError(f"the network '{card.name}' answers with NaN or infinite values")
+            if not many:
+                single = found
+                continue
+            sums.add(found)
+            if counts is not None and slices is not None:
+                counts[run] += _counted(found, slices[here], n_slices)
+        if single is not None:
+            mean[:, here] = single
+        elif variance is not None:
+            mean[:, here] = sums.mean()
+            variance[here] = sums.variance(reduction)
+    return _Answer(mean, variance, counts)
+
+
+def _portions(unit: Floats, card: SegmenterCard, dimensions: int, batch: int) -> Iterator[tuple[slice, Floats]]:
+    """Yield what goes through the network at once, and which planes of the view it stands for.
+
+    Slices come as (n, channels, rows, columns), volumes as (1, 1, planes, rows, columns).
+    """
+    if dimensions == 3:
+        yield slice(0, len(unit)), unit[None, None]
+        return
+    for first in range(0, len(unit), batch):
+        here = slice(first, min(first + batch, len(unit)))
+        yield here, np.stack([stacked(unit, z, card.context) for z in range(here.start, here.stop)])
+
+
+def _counted(found: Floats, slices: NDArray[np.int32], n_slices: int) -> NDArray[np.int64]:
+    """Voxels of each class in each slice of the scan; shape (classes, slices)."""
+    classes = len(found)
+    inside = slices >= 0
+    flat = found.argmax(axis=0)[inside] * n_slices + slices[inside]
+    counts: NDArray[np.int64] = np.bincount(flat, minlength=classes * n_slices).reshape(classes, n_slices)
+    return counts
+
+
+def class_probabilities(
+    network: nn.Module,
+    given: Floats,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+    seed: int | None = None,
+) -> Floats:
+    """Run slices, or one volume, through a network of any size needs.
+
+    Parameters
+    ----------
+    network : Module
+        Set to evaluate, on the device.
+    given : ndarray of float32, shape (n, channels, rows, columns) or (1, 1, planes, rows, columns)
+        In the range -1 to 1. It is filled up with air to what the network takes.
+    device : torch.device or str
+        Where the network is.
+    precision : {"float32", "bfloat16"}
+        Of the work.
+    seed : int, optional
+        Of a sample; without one nothing is dropped.
+
+    Returns
+    -------
+    ndarray of float32, shape (classes, n, rows, columns) or (classes, planes, rows, columns)
+    """
+    needs = size_needs(network)
+    sides = given.shape[2:]
+    fitted = needs.fitted(sides)
+    border = [(0, 0), (0, 0), *((0, wanted - side) for wanted, side in zip(fitted, sides, strict=True))]
+    images = np.pad(given, border, constant_values=float(AIR)) if fitted != sides else given
+    order = torch.channels_last if needs.dimensions == 2 else torch.channels_last_3d
+
+    def run(images: Floats) -> Floats:
+        tensor = torch.from_numpy(images).to(device).contiguous(memory_format=order)
+        with (
+            torch.inference_mode(),
+            torch.autocast(tensor.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+        ):
+            logits = network(tensor)
+            answer: Floats = functional.softmax(logits.float(), dim=1).cpu().numpy()
+        return answer
+
+    def one_sample(images: Floats) -> Floats:
+        if seed is None:
+            return _whole_or_blocks(run, images, needs.dimensions, needs.multiple)
+        with sampled(network, seed):
+            return _whole_or_blocks(run, images, needs.dimensions, needs.multiple)
+
+    answer = one_sample(images)[(slice(None), slice(None), *(slice(0, side) for side in sides))]
+    return answer[0] if needs.dimensions == 3 else answer.swapaxes(0, 1)
+
+
+def _whole_or_blocks(run: Callable[[Floats], Floats], images: Floats, dimensions: int, multiple: int) -> Floats:
+    """Run a function on images, or where it is a large volume on blocks of planes that fade into each other."""
+    planes = images.shape[2]
+    plane = int(np.prod(images.shape[3:]))
+    if dimensions == 2 or images[0, 0].size <= MOST_WHOLE:
+        return run(images)
+    depth = max(1, MOST_WHOLE // plane // multiple) * multiple
+    if depth >= planes:
+        return run(images)
+    count = 1 + -(-(planes - depth) // max(multiple, int(depth * (1 - OVERLAP)) // multiple * multiple))
+    weight = np.minimum(np.arange(depth) + 1, depth - np.arange(depth)).astype(np.float32)[:, None, None]
+    total: Any = None
+    weights = np.zeros((planes, 1, 1), dtype=np.float32)
+    for first in np.linspace(0, planes - depth, count).round().astype(int).tolist():
+        answer = run(np.ascontiguousarray(images[:, :, first : first + depth])) * weight
+        if total is None:
+            total = np.zeros((*answer.shape[:2], *images.shape[2:]), dtype=np.float32)
+        total[:, :, first : first + depth] += answer
+        weights[first : first + depth] += weight
+    return cast(Floats, total / weights)

@@ -1,0 +1,62 @@
+"""What every training asks of the processor and of the processes that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from musclekit.checks import check_number
+from musclekit.errors import ParameterError
+from musclekit.neural.training.ranks import Ranks
+
+__all__ = ["check_share", "last_epoch", "processor"]
+
+
+@contextmanager
+def processor(seed: int, threads: int | None) -> Iterator[None]:
+    """Seed torch and set its threads; both are as they were afterwards.
+
+    Raises
+    ------
+    ParameterError
+        If the threads are not a whole number of at least 1.
+    """
+    before = torch.get_num_threads()
+    check_number("threads", before if threads is None else threads, least=1, whole=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            torch.set_num_threads(before if threads is None else threads)
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def last_epoch(epochs: int, until: int | None) -> int:
+    """Return the epoch to stop after: the last one of the plan, or an earlier one that was asked for.
+
+    Raises
+    ------
+    ParameterError
+        If it is not a whole number of at least 1.
+    """
+    if until is None:
+        return epochs
+    check_number("until", until, least=1, whole=True)
+    return min(until, epochs)
+
+
+def check_share(batch: int, ranks: Ranks) -> None:
+    """Refuse a batch that cannot be shared out between the processes that train together.
+
+    Raises
+    ------
+    ParameterError
+        If it is no multiple of their number.
+    """
+    if batch % ranks.size:
+        raise ParameterError(
+            f"a batch of {batch} cannot be shared between {ranks.size} processes: make it a multiple of {ranks.size}"
+        )

@@ -1,0 +1,325 @@
+"""Segmenters that were trained: one class, whatever network the checkpoint holds, and ensembles of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from musclekit.checks import check_cases, check_contrast, check_number
+from musclekit.errors import CheckpointError, MissingFileError, ParameterError
+from musclekit.image import Case, Contrast, Image, LabelMap, Prediction, ProbabilityMap
+from musclekit.labels import LabelSet
+from musclekit.uncertainty import ClassReduction
+from musclekit.weights import checkpoint_path, shipped
+
+if TYPE_CHECKING:
+    from musclekit.neural.cards import SegmenterCard
+    from musclekit.neural.segmentation import Segmented
+
+__all__ = ["EnsembleSegmenter", "NetworkSegmenter"]
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class _Trained(BaseEstimator):
+    """What a trained segmenter and an ensemble of them have in common."""
+
+    def _loaded(self, *, on_device: bool = False) -> tuple[Sequence[Any], SegmenterCard]:
+        raise NotImplementedError
+
+    def _segmented(self, image: Image, *, many: bool) -> Segmented:
+        raise NotImplementedError
+
+    @property
+    def card(self) -> SegmenterCard:
+        """What the checkpoint says of itself.
+
+        Raises
+        ------
+        ParameterError
+            If no checkpoint was named.
+        MissingFileError, FormatError, CheckpointError
+            If it cannot be used, or holds another network than was asked for.
+        """
+        return self._loaded()[1]
+
+    @property
+    def label_set(self) -> LabelSet:
+        """What the network was trained to give."""
+        return self.card.label_set
+
+    @property
+    def contrasts(self) -> frozenset[Contrast]:
+        """The contrasts that the network was trained to take."""
+        return self.card.contrasts
+
+    def fit(self, cases: Sequence[Case]) -> Self:
+        """Check that the cases can be segmented. Nothing is learnt: the network was trained before.
+
+        Raises
+        ------
+        ModalityError
+            If the contrast of an image is not among those that the network takes.
+        """
+        check_cases(cases, self.contrasts, self.card.name)
+        return self
+
+    def segment(self, image: Image) -> LabelMap:
+        """Segment a scan.
+
+        Raises
+        ------
+        ParameterError
+            If no checkpoint was named, a parameter is out of range, the device is not there, or memory is too small.
+        ModalityError
+            If the image is of no contrast that the network takes.
+        VoxelError
+            If it is constant or all air.
+        SegmentationError
+            If there is no body in it.
+        """
+        return self._labels(self._segmented(image, many=False), image)
+
+    def probabilities(self, image: Image) -> ProbabilityMap:
+        """Return the probability of each label; errors are those of `segment`."""
+        return self._probabilities(self._segmented(image, many=False), image)
+
+    def predict(self, image: Image) -> Prediction:
+        """Segment a scan many times over, and say how far the answers differ; errors are those of `segment`.
+
+        Returns
+        -------
+        Prediction
+            Labels and probabilities are the mean's; volumes and areas those of each sample, before the largest piece
+            of each structure is chosen.
+        """
+        found = self._segmented(image, many=True)
+        assert found.variance is not None
+        return Prediction(
+            self._labels(found, image),
+            lambda: self._probabilities(found, image),
+            found.variance,
+            self._by_name(found.volume_mm3, 1e-3),
+            self._by_name(found.area_mm2, 1.0),
+        )
+
+    def _by_name(self, samples: NDArray[np.float64] | None, unit: float) -> dict[str, NDArray[np.float64]]:
+        assert samples is not None
+        return {label.full_name: samples[:, n] * unit for n, label in enumerate(self.label_set, start=1)}
+
+    def _labels(self, found: Segmented, image: Image) -> LabelMap:
+        ids = np.array([0, *(label.id for label in self.label_set)], dtype=np.uint16)
+        return LabelMap(ids[found.classes], image.grid, self.label_set)
+
+    def _probabilities(self, found: Segmented, image: Image) -> ProbabilityMap:
+        return ProbabilityMap(np.clip(found.probabilities(), 0, 1), image.grid, self.label_set)
+
+
+class NetworkSegmenter(_Trained):
+    """Segment scans by a trained network.
+
+    Registered under the names of the networks (``bayesian-unet``, ``unet-2.5d``, ...): each takes checkpoints of its
+    own network and no others.
+
+    Parameters
+    ----------
+    checkpoint : str or Path
+        File written by training, or the name of weights that ship (`musclekit.weights.shipped`).
+    network : str, optional
+        Which network the checkpoint has to hold; any if left out.
+    device : str
+        Where it runs: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. One that is not there is an error.
+    batch : int
+        Slices that go through it at once.
+    precision : {"float32", "bfloat16"}
+        Of the work. bfloat16 is faster where the processor has the instructions for it (docs/benchmarks.md).
+    samples : int
+        How often a network with dropout is sampled; 0 for one answer without dropout. With samples, `segment` gives
+        the labels of their mean. `predict` takes 20 where this is 0.
+    reduction : {"sum", "mean"}
+        Whether the variances of the classes are summed, as in Hiasa et al., or averaged, as in their code.
+    random_state : int
+        Of what is dropped. The grey values are taken into it, so that each scan has samples of its own.
+    largest : bool
+        Whether of each structure of each leg only the largest connected piece is kept.
+
+    See Also
+    --------
+    musclekit.neural.segmentation.segment_volume : the work.
+    musclekit.uncertainty : what can be said of the variance.
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoint: str | Path | None = None,
+        network: str | None = None,
+        device: str = "cpu",
+        batch: int = 8,
+        precision: Precision = "float32",
+        samples: int = 0,
+        reduction: ClassReduction = "sum",
+        random_state: int = 0,
+        largest: bool = True,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.network = network
+        self.device = device
+        self.batch = batch
+        self.precision = precision
+        self.samples = samples
+        self.reduction = reduction
+        self.random_state = random_state
+        self.largest = largest
+
+    #: Samples of `predict` where none are asked for.
+    PREDICTED = 20
+
+    @property
+    def training_subjects_(self) -> tuple[str, ...]:
+        """The people it learnt from, and by whom its best epoch was chosen: an evaluation scores none of them."""
+        return _people([self.card])
+
+    def _segmented(self, image: Image, *, many: bool) -> Segmented:
+        from musclekit.neural.segmentation import Samples, segment_volume
+
+        check_number("samples", self.samples, least=0, whole=True)
+        check_number("batch", self.batch, least=1, whole=True)
+        check_number("random_state", self.random_state, least=0, whole=True)
+        (network,), card = self._loaded(on_device=True)
+        check_contrast(image, card.contrasts, self.network or card.name)
+        n = self.samples or (self.PREDICTED if many else 0)
+        return segment_volume(
+            network,
+            card,
+            image,
+            device=self.device,
+            batch=self.batch,
+            precision=self.precision,
+            samples=Samples(n, self.random_state, self.reduction) if n else None,
+            largest=self.largest,
+        )
+
+    def _loaded(self, *, on_device: bool = False) -> tuple[Sequence[Any], SegmenterCard]:
+        if self.checkpoint is None:
+            ready = ", ".join(name for name in shipped() if name.startswith(self.network or ""))
+            raise ParameterError(
+                f"'{self.network or 'network'}' needs a checkpoint: the file that training wrote"
+                f"{f', or weights that ship: {ready}' if ready else ''}"
+            )
+        network, card = _read(self.checkpoint, self.device if on_device else "cpu")
+        if self.network not in (None, card.network["name"]):
+            raise CheckpointError(
+                f"{checkpoint_path(self.checkpoint)}: a checkpoint of '{card.network['name']}', not of '{self.network}'"
+            )
+        return (network,), card
+
+
+class EnsembleSegmenter(_Trained):
+    """Segment scans by the mean of several networks that were trained alike: a deep ensemble.
+
+    The comparator of Monte Carlo dropout: their answers are its samples.
+
+    Parameters
+    ----------
+    checkpoints : sequence of str or Path
+        Files written by training; two at least. Networks, labels, windows and views have to be the same.
+    device, batch, precision, largest
+        As in `NetworkSegmenter`.
+
+    References
+    ----------
+    Lakshminarayanan et al., Simple and scalable predictive uncertainty estimation using deep ensembles (2017).
+    """
+
+    def __init__(
+        self,
+        *,
+        checkpoints: Sequence[str | Path] = (),
+        device: str = "cpu",
+        batch: int = 8,
+        precision: Precision = "float32",
+        largest: bool = True,
+    ) -> None:
+        self.checkpoints = checkpoints
+        self.device = device
+        self.batch = batch
+        self.precision = precision
+        self.largest = largest
+
+    @property
+    def training_subjects_(self) -> tuple[str, ...]:
+        """The people any of them learnt from, or was chosen by: an evaluation scores none of them."""
+        return _people([_read(path, "cpu")[1] for path in self.checkpoints])
+
+    def _segmented(self, image: Image, *, many: bool) -> Segmented:
+        from musclekit.neural.segmentation import segment_volume
+
+        check_number("batch", self.batch, least=1, whole=True)
+        members, card = self._loaded(on_device=True)
+        check_contrast(image, card.contrasts, card.name)
+        return segment_volume(
+            members,
+            card,
+            image,
+            device=self.device,
+            batch=self.batch,
+            precision=self.precision,
+            largest=self.largest,
+        )
+
+    def _loaded(self, *, on_device: bool = False) -> tuple[Sequence[Any], SegmenterCard]:
+        if isinstance(self.checkpoints, str | Path) or len(self.checkpoints) < 2:
+            raise ParameterError("an ensemble needs the checkpoints of two networks at least")
+        read = [_read(path, self.device if on_device else "cpu") for path in self.checkpoints]
+        first = _what_it_takes(read[0][1])
+        for path, (_, card) in zip(self.checkpoints[1:], read[1:], strict=True):
+            differing = [name for name, value in _what_it_takes(card).items() if value != first[name]]
+            if differing:
+                raise CheckpointError(
+                    f"{checkpoint_path(path)}: differs from {checkpoint_path(self.checkpoints[0])} in "
+                    f"{', '.join(differing)}: the networks of an ensemble are trained alike"
+                )
+        return [network for network, _ in read], read[0][1]
+
+
+def _what_it_takes(card: SegmenterCard) -> Mapping[str, Any]:
+    return {
+        "network": card.network,
+        "label set": card.label_set,
+        "windows": card.windows,
+        "view": card.view,
+        "context": card.context,
+    }
+
+
+def _people(cards: Sequence[SegmenterCard]) -> tuple[str, ...]:
+    return tuple(sorted({name for card in cards for name in (*card.training_subjects, *card.validation_subjects)}))
+
+
+def _read(checkpoint: str | Path, device: str) -> tuple[Any, SegmenterCard]:
+    """Network and card, read once for as long as the file stays the same."""
+    path = checkpoint_path(checkpoint)
+    try:
+        found = path.stat()
+    except OSError:
+        raise MissingFileError(f"{path}: no such file") from None
+    return _load(path, (found.st_ino, found.st_mtime_ns, found.st_size), device)
+
+
+@lru_cache(maxsize=8)
+def _load(path: Path, state: tuple[int, ...], device: str) -> tuple[Any, SegmenterCard]:
+    """Read a checkpoint; the state of the file stands for its content."""
+    from musclekit.neural import resolve_device
+    from musclekit.neural.cards import SegmenterCard
+    from musclekit.neural.checkpoint import load_checkpoint
+
+    where = resolve_device(device)
+    network, card = load_checkpoint(path, SegmenterCard)
+    return network.to(where), card
