@@ -434,9 +434,10 @@ class Prediction:
     variance : ndarray of float32, shape (Z, Y, X)
         Predictive variance of each voxel.
     volume_ml : mapping of str to ndarray of shape (samples,)
-        Volume of each label, in millilitres, in each sample.
+        Volume of each structure, in millilitres, in each sample; by the name of the label, and its side where that is
+        known (``"sartorius left"``).
     csa_mm2 : mapping of str to ndarray of shape (samples, Z)
-        Cross-sectional area of each label, in square millimetres, in each sample and slice.
+        Cross-sectional area of each structure, in square millimetres, in each sample and slice.
     """
 
     labels: LabelMap

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ComparisonResult,
         EvaluationResult,
         SearchOutcome,
+        SegmenterOutcome,
         SummaryResult,
         TrainOutcome,
     )
@@ -159,6 +160,21 @@ def print_training(outcome: TrainOutcome, *, as_json: bool) -> None:
     typer.echo(f"there: {outcome.forward}")
     typer.echo(f"back: {outcome.backward}")
     typer.echo(f"losses: {outcome.losses}")
+    typer.echo(f"report: {outcome.report}")
+
+
+def print_segmenter_training(outcome: SegmenterOutcome, *, as_json: bool) -> None:
+    """Print how far the training of a segmenter is, and where its checkpoints lie."""
+    _print_notes(outcome.warnings, ())
+    if as_json:
+        _print_json(outcome.as_dict())
+        return
+    typer.echo(f"epochs: {outcome.epochs_done} of {outcome.epochs}, kept: {outcome.best_epoch}")
+    for path in outcome.networks:
+        typer.echo(f"network: {path}")
+    for name, file in (("scores", outcome.scores), ("calibration", outcome.calibration)):
+        if file is not None:
+            typer.echo(f"{name}: {file}")
     typer.echo(f"report: {outcome.report}")
 
 

@@ -8,18 +8,27 @@ from typing import Annotated
 import typer
 
 from musclekit.cli.guard import guarded
-from musclekit.cli.options import AsJson, Out, Quiet
+from musclekit.cli.options import AsJson, LabelSetName, Out, Quiet
+from musclekit.errors import ParameterError
 
 __all__ = ["train"]
 
 
 @guarded
 def train(
-    plan: Annotated[Path, typer.Argument(help="Plan (TOML): domains, networks, loss, schedule.")],
+    plan: Annotated[Path, typer.Argument(help="Plan (TOML) of a translator or a segmenter.")],
     out: Out,
     cases: Annotated[
         Path | None, typer.Option("--cases", help="Manifest of the scans to learn from, if not that of the plan.")
     ] = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            "--folds",
+            help="A number of folds of subjects, or leave-one-out: a segmenter for each, and scores of those left out.",
+        ),
+    ] = None,
+    label_set: LabelSetName = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; see `musclekit info`.")] = "cpu",
     until: Annotated[
         int | None, typer.Option("--until", min=1, help="Epoch to stop after for now; the same command goes on.")
@@ -30,15 +39,37 @@ def train(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a translator on unpaired scans; resumes where it was stopped. Several GPUs: see docs/train.md."""
-    from musclekit.cli.output import print_training
+    """Train a segmenter on labelled scans, or a translator on unpaired ones; resumes where it was stopped.
+
+    Several GPUs: see docs/train.md.
+    """
+    from musclekit.cli.output import print_segmenter_training, print_training
     from musclekit.cli.progress import progress_bar
+    from musclekit.io import read_toml
     from musclekit.neural.training.ranks import is_first_process
-    from musclekit.workflows import train_on_manifest
+    from musclekit.workflows import train_on_manifest, train_segmenter_on_manifest
 
     # Of several processes one speaks.
     speaks = is_first_process()
+    segments = read_toml(plan).get("task") == "segment"
+    if not segments and (folds is not None or label_set is not None):
+        raise ParameterError("--folds and --label-set are for segmenters; a translator learns from unlabelled scans")
     with progress_bar("training", quiet=quiet or not speaks) as progress:
-        outcome = train_on_manifest(plan, cases, out, device=device, until=until, jobs=jobs, progress=progress)
-    if speaks:
+        if segments:
+            trained = train_segmenter_on_manifest(
+                plan,
+                cases,
+                out,
+                label_set_name=label_set,
+                folds=folds,
+                device=device,
+                until=until,
+                jobs=jobs,
+                progress=progress,
+            )
+        else:
+            outcome = train_on_manifest(plan, cases, out, device=device, until=until, jobs=jobs, progress=progress)
+    if speaks and segments:
+        print_segmenter_training(trained, as_json=as_json)
+    elif speaks:
         print_training(outcome, as_json=as_json)

@@ -6,6 +6,8 @@ hash of the weights it belongs to.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -269,6 +271,19 @@ class SegmenterCard:
     def contrasts(self) -> frozenset[Contrast]:
         """The contrasts it takes."""
         return frozenset(self.windows)
+
+    @property
+    def family(self) -> str:
+        """SHA-256 of all that networks trained alike have in common: everything but weights, seed, people and scores.
+
+        What cross-validation tells of the networks of the folds holds for others of their family.
+        """
+        data = self.as_data()
+        common = {
+            name: data[name] for name in ("network", "labels", "windows", "view", "context", "loss", "augmentation")
+        }
+        learnt = {name: value for name, value in self.schedule.items() if name not in ("epochs_done", "best_epoch")}
+        return hashlib.sha256(json.dumps([common, learnt], sort_keys=True).encode()).hexdigest()
 
     @property
     def in_channels(self) -> int:

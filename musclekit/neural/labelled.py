@@ -190,7 +190,9 @@ def _mapped(labels: LabelMap, label_set: LabelSet, image: Image, side: Side | No
         return labels, ()
     mapping = label_mapping(labels.label_set, label_set)
     present = set(np.unique(labels.voxels).tolist())
-    lost = [label.full_name for label in labels.label_set if label.id in present and label.id not in mapping.ids]
+    lost = dict.fromkeys(
+        label.name for label in labels.label_set if label.id in present and label.id not in mapping.ids
+    )
     mapped = labels.mapped(mapping)
     if not mapped.voxels.any():
         raise LabelError(f"none of its labels ({', '.join(lost) or 'none'}) has a place in '{label_set.name}'")

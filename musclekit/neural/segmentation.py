@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from musclekit.anatomy import body_mask, keep_largest, split_legs
+from musclekit.anatomy import Leg, body_mask, keep_largest, split_legs
 from musclekit.checks import check_number, check_voxels
 from musclekit.errors import ParameterError, VoxelError
 from musclekit.image import Image
@@ -95,9 +95,11 @@ class Segmented:
         0 for background, n for the n-th label of the network's set.
     variance : ndarray of float32, shape (Z, Y, X), or None
         Predictive variance of each voxel; None where there was one sample only.
-    volume_mm3 : ndarray of float64, shape (samples, classes), or None
+    sides : tuple of ({"left", "right"} or None)
+        Of the legs that volumes and areas are told of: one None where the labels know their side themselves.
+    volume_mm3 : ndarray of float64, shape (legs, samples, classes), or None
         Volume of each class in each sample.
-    area_mm2 : ndarray of float64, shape (samples, classes, Z), or None
+    area_mm2 : ndarray of float64, shape (legs, samples, classes, Z), or None
         Its area in each slice.
     answers : tuple of (View, ndarray of float16, shape (classes, z, y, x))
         Probabilities of the classes on the grid of each view; the mean of several samples.
@@ -105,6 +107,7 @@ class Segmented:
 
     classes: NDArray[np.uint8]
     variance: Floats | None
+    sides: tuple[Side | None, ...]
     volume_mm3: NDArray[np.float64] | None
     area_mm2: NDArray[np.float64] | None
     answers: tuple[tuple[View, NDArray[np.float16]], ...]
@@ -132,6 +135,19 @@ class _Answer:
     probabilities: NDArray[np.float16]
     variance: Floats | None
     counts: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Leg and slice of the scan that each voxel of a view lies in, as one number; -1 outside the legs."""
+
+    index: NDArray[np.int32]
+    legs: int
+    planes: int
+
+    @property
+    def total(self) -> int:
+        return self.legs * self.planes
 
 
 def segment_volume(
@@ -204,34 +220,46 @@ def segment_volume(
     many = samples is not None or len(networks) > 1
     body, views = _seen(image, card, networks[0], side)
     scale = card.windows[image.contrast].scale_of(image, body)
-    shape = image.grid.shape
-    classes = np.zeros(shape, dtype=np.uint8)
-    variance = np.zeros(shape, dtype=np.float32) if many else None
-    areas: NDArray[np.float64] | None = None
-    pixel_mm2 = image.grid.spacing[1] * image.grid.spacing[2]
+    classes = np.zeros(image.grid.shape, dtype=np.uint8)
+    variance = np.zeros(image.grid.shape, dtype=np.float32) if many else None
     units, answers = [], []
+    sides: list[Side | None] = []
+    areas: list[NDArray[np.float64]] = []
     for view in views:
         unit = unit_image(image, view, scale)
         units.append(unit[unit > AIR])
-        slices = _slices_shown(view) if many else None
+        legs = _legs(view, image, body, card)
+        places = _places(view, legs) if many else None
         with told_of_memory(device, f"segment with a smaller batch than {batch}, in bfloat16, or one scan at a time"):
-            answer = _answer(networks, unit, card, device, batch, precision, samples, slices, shape[0])
+            answer = _answer(networks, unit, card, device, batch, precision, samples, places)
         answers.append((view, answer.probabilities))
         found = most_probable(answer.probabilities, view.frame)
-        found[~view.mask] = 0
-        if largest:
-            found = _largest(found, image, body, card)
-        classes[view.mask] = found[view.mask]
+        for leg in legs:
+            mine = np.where(leg.mask, found, np.uint8(0))
+            classes[leg.mask] = (keep_largest(mine) if largest else mine)[leg.mask]
         if variance is not None and answer.variance is not None and answer.counts is not None:
             variance[view.mask] = restored(answer.variance, view.frame)[view.mask]
-            voxel = view.frame.target.voxel_volume_mm3 / image.grid.voxel_volume_mm3
-            here = answer.counts.astype(np.float64) * (voxel * pixel_mm2)
-            areas = here if areas is None else np.add(areas, here)
+            # A voxel of the view is so much of a slice of the scan.
+            area_mm2 = view.frame.target.voxel_volume_mm3 / image.grid.voxel_volume_mm3 * _pixel_mm2(image)
+            areas += list(answer.counts * area_mm2)
+            sides += [leg.side for leg in legs]
     _warn_of_grey_values(np.concatenate(units), card, image)
-    if areas is None:
-        return Segmented(classes, None, None, None, tuple(answers))
-    volumes = areas.sum(axis=2) * image.grid.voxel_volume_mm3 / pixel_mm2
-    return Segmented(classes, variance, volumes, areas, tuple(answers))
+    if not areas:
+        return Segmented(classes, None, (), None, None, tuple(answers))
+    stacked_areas = np.stack(areas)
+    volumes = stacked_areas.sum(axis=3) * (image.grid.voxel_volume_mm3 / _pixel_mm2(image))
+    return Segmented(classes, variance, tuple(sides), volumes, stacked_areas, tuple(answers))
+
+
+def _pixel_mm2(image: Image) -> float:
+    return image.grid.spacing[1] * image.grid.spacing[2]
+
+
+def _legs(view: View, image: Image, body: NDArray[np.bool_], card: SegmenterCard) -> tuple[Leg, ...]:
+    """Return what is told apart in a view: the legs, or all there is where the labels know their side themselves."""
+    if card.view.kind == "whole" and not card.label_set.is_sided:
+        return split_legs(image, body)
+    return (Leg(view.side, view.mask),)
 
 
 def _seen(
@@ -256,25 +284,15 @@ def _seen(
     return body, views
 
 
-def _largest(
-    classes: NDArray[np.uint8], image: Image, body: NDArray[np.bool_], card: SegmenterCard
-) -> NDArray[np.uint8]:
-    """Keep the largest piece of each structure, leg by leg where both are seen and sides are not told apart."""
-    if card.view.kind != "whole" or card.label_set.is_sided:
-        return keep_largest(classes)
-    result = np.zeros_like(classes)
-    for leg in split_legs(image, body):
-        result[leg.mask] = keep_largest(np.where(leg.mask, classes, 0))[leg.mask]
-    return result
-
-
-def _slices_shown(view: View) -> NDArray[np.int32]:
-    """Slice of the scan that each voxel of a view lies in; -1 outside the mask."""
-    frame = view.frame
+def _places(view: View, legs: Sequence[Leg]) -> _Places:
+    frame, planes = view.frame, view.frame.source.shape[0]
     z, y, x = np.ogrid[tuple(slice(0, n) for n in frame.target.shape)]
-    index = frame.pull[0, 0] * z + frame.pull[0, 1] * y + frame.pull[0, 2] * x + frame.pull[0, 3]
-    slices = np.clip(np.rint(index), 0, frame.source.shape[0] - 1).astype(np.int32)
-    return np.where(frame.apply_mask(view.mask), slices, np.int32(-1))
+    position = frame.pull[0, 0] * z + frame.pull[0, 1] * y + frame.pull[0, 2] * x + frame.pull[0, 3]
+    slices = np.clip(np.rint(position), 0, planes - 1).astype(np.int32)
+    index = np.full(frame.target.shape, -1, dtype=np.int32)
+    for n, leg in enumerate(legs):
+        index = np.where(frame.apply_mask(leg.mask), slices + np.int32(n * planes), index)
+    return _Places(index, len(legs), planes)
 
 
 def _warn_of_grey_values(seen: Floats, card: SegmenterCard, image: Image) -> None:
@@ -301,8 +319,7 @@ def _answer(
     batch: int,
     precision: Precision,
     samples: Samples | None,
-    slices: NDArray[np.int32] | None,
-    n_slices: int,
+    places: _Places | None,
 ) -> _Answer:
     """Run a view through the network, or through each of several, or through samples of one."""
     seeds = [None] if samples is None else samples.seeds(unit)
@@ -312,7 +329,7 @@ def _answer(
     shape = unit.shape
     mean = np.empty((card.out_channels, *shape), dtype=np.float16)
     variance = np.empty(shape, dtype=np.float32) if many else None
-    counts = np.zeros((len(runs), card.out_channels, n_slices), dtype=np.int64) if slices is not None else None
+    counts = None if places is None else np.zeros((len(runs), card.out_channels, places.total), dtype=np.int64)
     needs = size_needs(networks[0])
     for here, given in _portions(unit, card, needs.dimensions, batch):
         sums = RunningSums()
@@ -325,14 +342,17 @@ def _answer(
                 single = found
                 continue
             sums.add(found)
-            if counts is not None and slices is not None:
-                counts[run] += _counted(found, slices[here], n_slices)
+            if counts is not None and places is not None:
+                counts[run] += _counted(found, places.index[here], places.total)
         if single is not None:
             mean[:, here] = single
         elif variance is not None:
             mean[:, here] = sums.mean()
             variance[here] = sums.variance(reduction)
-    return _Answer(mean, variance, counts)
+    if counts is None or places is None:
+        return _Answer(mean, variance, None)
+    by_leg = counts.reshape(len(runs), card.out_channels, places.legs, places.planes)
+    return _Answer(mean, variance, by_leg.transpose(2, 0, 1, 3))
 
 
 def _portions(unit: Floats, card: SegmenterCard, dimensions: int, batch: int) -> Iterator[tuple[slice, Floats]]:
@@ -348,12 +368,12 @@ def _portions(unit: Floats, card: SegmenterCard, dimensions: int, batch: int) ->
         yield here, np.stack([stacked(unit, z, card.context) for z in range(here.start, here.stop)])
 
 
-def _counted(found: Floats, slices: NDArray[np.int32], n_slices: int) -> NDArray[np.int64]:
-    """Voxels of each class in each slice of the scan; shape (classes, slices)."""
+def _counted(found: Floats, places: NDArray[np.int32], n_places: int) -> NDArray[np.int64]:
+    """Count the voxels of each class in each place; shape (classes, places)."""
     classes = len(found)
-    inside = slices >= 0
-    flat = found.argmax(axis=0)[inside] * n_slices + slices[inside]
-    counts: NDArray[np.int64] = np.bincount(flat, minlength=classes * n_slices).reshape(classes, n_slices)
+    inside = places >= 0
+    flat = found.argmax(axis=0)[inside] * n_places + places[inside]
+    counts: NDArray[np.int64] = np.bincount(flat, minlength=classes * n_places).reshape(classes, n_places)
     return counts
 
 

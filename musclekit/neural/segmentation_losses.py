@@ -132,7 +132,9 @@ class SegmentationLoss:
         """Return every term that is computed, without its weight."""
         terms: dict[str, torch.Tensor] = {}
         if self.cross_entropy:
-            weights = torch.tensor(self.class_weights, device=logits.device) if self.class_weights else None
+            weights = None
+            if self.class_weights:  # whole numbers in a plan
+                weights = torch.tensor(self.class_weights, dtype=torch.float32, device=logits.device)
             terms["cross_entropy"] = cross_entropy(logits, classes, weights, reduction=self.reduction)
         if self.dice:
             terms["dice"] = soft_dice(logits, classes, background=self.dice_background)

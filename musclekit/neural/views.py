@@ -282,5 +282,9 @@ def labels_in(labels: LabelMap, view: View) -> LabelMap:
     GeometryError
         If labels and view do not share a grid.
     """
+    if view.mask.shape != labels.grid.shape:
+        raise GeometryError(
+            f"the view is of a scan of {view.mask.shape}, the labels have {labels.grid.shape} (z, y, x)"
+        )
     seen = labels.with_voxels(np.where(view.mask, labels.voxels, 0))
     return view.frame.apply_labels(seen)

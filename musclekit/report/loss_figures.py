@@ -13,7 +13,8 @@ __all__ = ["loss_curves"]
 
 #: Beginnings of columns, what they hold, and how it is read.
 _GROUPS = {
-    "weighted_": ("Loss of the generators", "Each term times its weight: what the generators made smaller together."),
+    "weighted_": ("Loss", "Each term times its weight: what was made smaller, all terms together."),
+    "validation_": ("Score on the validation cases", "By it the epoch is chosen whose weights are kept."),
     "discriminator_": (
         "Loss of the discriminators",
         "One near 0 can no longer be deceived, and teaches nothing; 0.25 is that of one that cannot tell (lsgan).",
@@ -28,12 +29,12 @@ def loss_curves(losses: pd.DataFrame) -> list[Figure]:
     Parameters
     ----------
     losses : DataFrame
-        ``epoch``, and columns that begin with ``weighted_`` or ``discriminator_``.
+        ``epoch``, and columns that begin with ``weighted_``, ``validation_`` or ``discriminator_``.
 
     Returns
     -------
     list of Figure
-        One of the generators and one of the discriminators, as far as there are such columns.
+        One of the terms, one of the score on validation cases, one of discriminators, as far as there are such columns.
 
     Raises
     ------

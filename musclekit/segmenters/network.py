@@ -105,13 +105,19 @@ class _Trained(BaseEstimator):
             self._labels(found, image),
             lambda: self._probabilities(found, image),
             found.variance,
-            self._by_name(found.volume_mm3, 1e-3),
-            self._by_name(found.area_mm2, 1.0),
+            self._by_name(found.volume_mm3, found.sides, 1e-3),
+            self._by_name(found.area_mm2, found.sides, 1.0),
         )
 
-    def _by_name(self, samples: NDArray[np.float64] | None, unit: float) -> dict[str, NDArray[np.float64]]:
+    def _by_name(
+        self, samples: NDArray[np.float64] | None, sides: Sequence[str | None], unit: float
+    ) -> dict[str, NDArray[np.float64]]:
         assert samples is not None
-        return {label.full_name: samples[:, n] * unit for n, label in enumerate(self.label_set, start=1)}
+        return {
+            f"{label.full_name} {side}" if side else label.full_name: of_leg[:, n] * unit
+            for side, of_leg in zip(sides, samples, strict=True)
+            for n, label in enumerate(self.label_set, start=1)
+        }
 
     def _labels(self, found: Segmented, image: Image) -> LabelMap:
         ids = np.array([0, *(label.id for label in self.label_set)], dtype=np.uint16)

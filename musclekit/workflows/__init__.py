@@ -12,6 +12,7 @@ from musclekit.workflows.search import SearchOutcome, search_parameters
 from musclekit.workflows.segment import compose_method, segment_scans
 from musclekit.workflows.summarise import SummaryResult, summarise_scores
 from musclekit.workflows.train import TrainOutcome, train_on_manifest
+from musclekit.workflows.train_segmenter import SegmenterOutcome, train_segmenter_on_manifest
 from musclekit.workflows.translate import compose_translator, translate_scans
 from musclekit.workflows.validate import validate_file
 
@@ -24,6 +25,7 @@ __all__ = [
     "OnProgress",
     "ScanOutcome",
     "SearchOutcome",
+    "SegmenterOutcome",
     "SummaryResult",
     "TrainOutcome",
     "collect_info",
@@ -41,6 +43,7 @@ __all__ = [
     "segment_scans",
     "summarise_scores",
     "train_on_manifest",
+    "train_segmenter_on_manifest",
     "translate_scans",
     "validate_file",
     "write_phantoms",

@@ -97,7 +97,8 @@ def open_cases(manifest: Path, label_set_name: str | None = None) -> ManifestCas
     manifest : Path
         CSV, as `musclekit.io.read_manifest` reads it.
     label_set_name : str, optional
-        What the ids of the label maps mean; read from the label table beside each (``_dseg.tsv``) if left out.
+        What the ids of the label maps mean. Left out, the column ``label_set`` of the manifest says so, or else the
+        label table beside each label map (``_dseg.tsv``).
 
     Raises
     ------
@@ -111,7 +112,8 @@ def open_cases(manifest: Path, label_set_name: str | None = None) -> ManifestCas
         labels = case[0].labels
         if labels is not None:
             try:
-                meanings[case[0].case_id] = given or label_set_of(labels)
+                named = case[0].extra.get("label_set")
+                meanings[case[0].case_id] = given or (label_set(named) if named else label_set_of(labels))
             except InputError as problem:
                 raise type(problem)(f"{manifest}: case '{case[0].case_id}': {problem}") from problem
     return ManifestCases(manifest, rows, meanings)

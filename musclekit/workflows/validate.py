@@ -78,8 +78,9 @@ def _validate_csv(path: Path) -> dict[str, Any]:
 
 
 def _validate_plan(path: Path) -> dict[str, Any]:
-    if read_toml(path).get("kind") == "train":
-        return _validate_training(path)
+    data = read_toml(path)
+    if data.get("kind") == "train":
+        return _validate_segmenter_training(path) if data.get("task") == "segment" else _validate_training(path)
     plan = read_plan(path)
     return {
         "file": str(path),
@@ -99,6 +100,21 @@ def _validate_training(path: Path) -> dict[str, Any]:
         "kind": "plan",
         "trains": f"{plan.source} to {plan.target}",
         "generator": plan.generator["name"],
+        "loss": ", ".join(f"{name} {weight:g}" for name, weight in plan.loss.weights.items()),
+        "epochs": plan.schedule.epochs,
+    }
+
+
+def _validate_segmenter_training(path: Path) -> dict[str, Any]:
+    from musclekit.neural.training.segmenter_plan import read_segmenter_plan  # torch takes seconds
+
+    plan = read_segmenter_plan(path)
+    return {
+        "file": str(path),
+        "kind": "plan",
+        "trains": f"{plan.labels.name} in {', '.join(plan.contrasts)}",
+        "network": plan.network["name"],
+        "view": plan.view.kind,
         "loss": ", ".join(f"{name} {weight:g}" for name, weight in plan.loss.weights.items()),
         "epochs": plan.schedule.epochs,
     }

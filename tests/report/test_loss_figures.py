@@ -26,14 +26,14 @@ def texts(svg: str) -> list[str]:
 def test_generators_and_discriminators_have_a_figure_each() -> None:
     generators, discriminators = loss_curves(LOSSES)
     assert {"cycle", "gan", "epoch"} <= set(texts(generators.svg))
-    assert generators.alt == "Loss of the generators over 2 epochs; at the end cycle 2, gan 0.75."
+    assert generators.alt == "Loss over 2 epochs; at the end cycle 2, gan 0.75."
     assert "source" in texts(discriminators.svg)
     assert loss_curves(LOSSES)[0].svg == generators.svg
 
 
 def test_what_was_not_trained_is_not_drawn() -> None:
     (only,) = loss_curves(LOSSES[["epoch", "weighted_cycle"]])
-    assert only.title == "Loss of the generators"
+    assert only.title == "Loss"
 
 
 def test_a_table_without_epochs_is_refused() -> None:

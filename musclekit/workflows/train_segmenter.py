@@ -1,0 +1,466 @@
+"""Train a segmenter on the labelled scans of a manifest: once, or fold by fold with scores of the cases left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from musclekit.errors import InputError, MusclekitError, ParameterError
+from musclekit.evaluation import failed, k_folds, leave_one_subject_out, score_case, write_scores
+from musclekit.image import Case
+from musclekit.report import Report, Table, loss_curves, write_report
+from musclekit.segmenters.network import NetworkSegmenter
+from musclekit.uncertainty import DiceCalibration, fit_dice_calibration
+from musclekit.workflows.cases import ManifestCases, open_cases
+from musclekit.workflows.numbers import write_table
+from musclekit.workflows.outcome import OnProgress
+from musclekit.workflows.record import RunRecord, check_folder, file_hash, versions
+from musclekit.workflows.segment import noted_warnings
+from musclekit.workflows.trust import uncertainty_table
+
+if TYPE_CHECKING:
+    from musclekit.neural.labelled import LabelledScan
+    from musclekit.neural.training.segmentation import TrainedSegmenter
+    from musclekit.neural.training.segmenter_plan import SegmenterPlan
+
+__all__ = ["SegmenterOutcome", "train_segmenter_on_manifest"]
+
+#: What ``folds`` may be besides a number.
+LEAVE_ONE_OUT = "leave-one-out"
+#: Samples of a network with dropout where its uncertainty is calibrated.
+SAMPLES = 20
+#: Files of a training in folds.
+FOLDS, SCORES, UNCERTAINTY, CALIBRATION = "folds.csv", "scores.csv", "uncertainty.csv", "calibration.json"
+
+
+@dataclass(frozen=True)
+class SegmenterOutcome:
+    """What a training gave.
+
+    Parameters
+    ----------
+    networks : tuple of Path
+        The checkpoint, or that of each fold.
+    report : Path
+        The HTML report.
+    epochs_done, epochs : int
+        Of those in the plan; of the last fold.
+    best_epoch : int
+        Whose weights are kept; of the last fold.
+    scores, calibration : Path or None
+        Scores of the cases left out of each fold, and what their uncertainty tells of the Dice to be expected.
+    warnings : tuple of str
+        What was left out or dropped.
+    """
+
+    networks: tuple[Path, ...]
+    report: Path
+    epochs_done: int
+    epochs: int
+    best_epoch: int
+    scores: Path | None
+    calibration: Path | None
+    warnings: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "networks": [str(path) for path in self.networks],
+            "report": str(self.report),
+            "epochs done": self.epochs_done,
+            "epochs": self.epochs,
+            "best epoch": self.best_epoch,
+            "scores": None if self.scores is None else str(self.scores),
+            "calibration": None if self.calibration is None else str(self.calibration),
+            "warnings": list(self.warnings),
+        }
+
+
+def train_segmenter_on_manifest(
+    plan: Path,
+    manifest: Path | None,
+    out: Path,
+    *,
+    label_set_name: str | None = None,
+    folds: str | None = None,
+    device: str = "cpu",
+    jobs: int | None = None,
+    until: int | None = None,
+    progress: OnProgress | None = None,
+) -> SegmenterOutcome:
+    """Train a segmenter on the labelled scans of a manifest.
+
+    Parameters
+    ----------
+    plan : Path
+        TOML: labels, contrasts, view, network, loss, schedule.
+    manifest : Path, optional
+        CSV of the scans, that of the plan if left out.
+    out : Path
+        Folder to write to. A training of the same plan and scans that stopped there is gone on with; a folder of
+        another one is refused.
+    label_set_name : str, optional
+        What the ids of the label maps mean, where neither the manifest nor a table beside them says so.
+    folds : str, optional
+        A number, or ``"leave-one-out"``: subjects are dealt to so many folds, and for each one a network is trained on
+        the others.
+    device : str
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; one that is not there is an error.
+    jobs : int, optional
+        Processors to work with; all of them if left out.
+    until : int, optional
+        Epoch after which to stop for now.
+    progress : callable, optional
+        Called as work goes on with (steps done, all the steps, losses of the moment).
+
+    Returns
+    -------
+    SegmenterOutcome
+        Written beside what `musclekit.neural.training.segmentation.train_segmenter` writes: ``report.html``,
+        ``report.json``, ``run.json``. With folds each has a folder ``fold-<name>``, and there are ``folds.csv``,
+        ``scores.csv`` of every case by the network that did not learn from it, and for a network with dropout
+        ``uncertainty.csv`` and ``calibration.json``.
+
+    Raises
+    ------
+    InputError
+        If plan, manifest or a scan cannot be used, labels cannot be mapped, a label is shown by no case trained on,
+        the device is not there, or the folder holds another training.
+    TrainingError
+        If a loss is no finite number; the last whole epoch is kept.
+    OutputError
+        If a file cannot be written.
+    """
+    from musclekit.neural import resolve_device
+    from musclekit.neural.labelled import check_classes
+    from musclekit.neural.training.ranks import is_first_process
+    from musclekit.neural.training.segmentation import NETWORK, train_segmenter
+    from musclekit.neural.training.segmenter_plan import read_segmenter_plan
+
+    started = datetime.now(UTC)
+    what = read_segmenter_plan(plan)
+    manifest = manifest or what.cases
+    if manifest is None:
+        raise InputError(f'{plan}: which scans? Name their manifest with --cases, or as cases = "..." in the plan')
+    # What cannot work is said before scans are opened, which takes minutes.
+    resolve_device(device)
+    check_folder(out, "train", {"folds": folds})
+    cases = open_cases(manifest, label_set_name)
+    train, validation = _parts(cases, what)
+    divisions = _divisions(train, validation, cases, what, folds)
+    with noted_warnings() as notes:
+        scans = {case_id: _scans(cases.open(case_id), what) for case_id in (*train, *validation)}
+        notes += _remarks(cases, scans)
+        for name, division in divisions.items():
+            where = f"fold '{name}': the cases to train on" if name else "the cases to train on"
+            check_classes(_of(scans, division.train), what.labels, where)
+        trained = {
+            name: train_segmenter(
+                what,
+                _of(scans, division.train),
+                _folder(out, name),
+                validation=_of(scans, division.validation),
+                device=device,
+                threads=jobs,
+                until=until,
+                progress=_told(progress, n, len(divisions)),
+            )
+            for n, (name, division) in enumerate(divisions.items())
+        }
+        tables = _Tables()
+        finished = all(one.stopped_early or one.epochs_done == what.schedule.epochs for one in trained.values())
+        if folds is not None and finished and is_first_process():
+            tables = _out_of_fold(divisions, cases, what, out, device)
+    if is_first_process():
+        write_report(_report(what, divisions, scans, trained, notes, started, tables), out / "report.html")
+        _record(plan, manifest, cases, list(scans), what, folds, device, notes, started).write(out / "run.json")
+    last = list(trained.values())[-1]
+    return SegmenterOutcome(
+        tuple(_folder(out, name) / NETWORK for name in trained),
+        out / "report.html",
+        last.epochs_done,
+        what.schedule.epochs,
+        last.best_epoch,
+        None if tables.scores is None else out / SCORES,
+        None if tables.calibration is None else out / CALIBRATION,
+        tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Division:
+    """Ids of the cases that a network learns from, is chosen by, and is tested on."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What the cases left out of each fold give."""
+
+    scores: pd.DataFrame | None = None
+    uncertainty: pd.DataFrame | None = None
+    calibration: DiceCalibration | None = None
+
+
+def _folder(out: Path, fold: str) -> Path:
+    return out / f"fold-{fold}" if fold else out
+
+
+def _told(progress: OnProgress | None, n: int, folds: int) -> OnProgress | None:
+    """Tell how far a fold is as part of all of them."""
+    if progress is None or folds == 1:
+        return progress
+
+    def told(done: float, total: float, text: str) -> None:
+        progress(n * total + done, folds * total, f"fold {n + 1}/{folds}, {text}")
+
+    return told
+
+
+def _scans(case: Case, plan: SegmenterPlan) -> tuple[LabelledScan, ...]:
+    from musclekit.neural.labelled import labelled_views
+
+    return labelled_views([case], plan.labels, plan.view, plan.windows, background_beyond=plan.background_beyond)
+
+
+def _of(scans: Mapping[str, tuple[LabelledScan, ...]], ids: Sequence[str]) -> list[LabelledScan]:
+    return [scan for case_id in ids for scan in scans[case_id]]
+
+
+def _parts(cases: ManifestCases, plan: SegmenterPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the labelled cases to train on, and those of the validation that the plan names."""
+    splits = {rows[0].case_id: rows[0].split for rows in cases.rows}
+    there = sorted({split for split in splits.values() if split is not None})
+    labelled = [case_id for case_id in splits if cases.annotated(case_id)]
+    if not labelled:
+        raise InputError(f"{cases.path}: no case has a label map; a segmenter learns from labelled scans")
+    if plan.split is None and plan.validation_split is None and len(there) > 1:
+        raise InputError(
+            f"{cases.path}: its column split parts the subjects ({', '.join(there)}); say in the plan which are "
+            f'trained on, as split = "{there[-1]}"'
+        )
+    for name in (plan.split, plan.validation_split):
+        if name is not None and name not in [splits[case_id] for case_id in labelled]:
+            raise InputError(
+                f"{cases.path}: no labelled case is in split '{name}'; there are: {', '.join(there) or 'none'}"
+            )
+    validation = tuple(
+        case_id
+        for case_id in labelled
+        if plan.validation_split is not None and splits[case_id] == plan.validation_split
+    )
+    train = tuple(
+        case_id for case_id in labelled if case_id not in validation and plan.split in (None, splits[case_id])
+    )
+    if not train:
+        raise InputError(f"{cases.path}: no labelled case is left to train on")
+    return train, validation
+
+
+def _divisions(
+    train: tuple[str, ...], validation: tuple[str, ...], cases: ManifestCases, plan: SegmenterPlan, folds: str | None
+) -> dict[str, _Division]:
+    """Return what each network is trained on, by the name of its fold; one without a name where there are none."""
+    people = {case_id: subject for case_id, subject in cases.subjects.items() if case_id in train}
+    if folds is None:
+        return {"": _shared_out(train, validation, people, plan)}
+    if folds == LEAVE_ONE_OUT:
+        dealt = leave_one_subject_out(people)
+    elif folds.isdecimal():
+        domains = {rows[0].case_id: rows[0].domain for rows in cases.rows}
+        dealt = k_folds(people, int(folds), domains=domains, seed=plan.seed)
+    else:
+        raise ParameterError(f"folds are a number or '{LEAVE_ONE_OUT}', not '{folds}'")
+    return {fold.name: replace(_shared_out(fold.train, validation, people, plan), test=fold.test) for fold in dealt}
+
+
+def _shared_out(
+    train: tuple[str, ...], validation: tuple[str, ...], people: Mapping[str, str], plan: SegmenterPlan
+) -> _Division:
+    """Deal a share of the subjects to the validation, where the plan asks for one and names none."""
+    if validation or not plan.validation_share:
+        return _Division(train, validation)
+    names = sorted({people[case_id] for case_id in train})
+    n = max(1, round(plan.validation_share * len(names)))
+    if n >= len(names):
+        raise InputError(
+            f"{len(names)} subjects cannot be shared out with validation_share = {plan.validation_share:g}: nobody "
+            "would be left to train on"
+        )
+    chosen = {names[i] for i in np.random.default_rng(plan.seed).permutation(len(names))[:n]}
+    return _Division(
+        tuple(case_id for case_id in train if people[case_id] not in chosen),
+        tuple(case_id for case_id in train if people[case_id] in chosen),
+    )
+
+
+def _remarks(cases: ManifestCases, scans: Mapping[str, tuple[LabelledScan, ...]]) -> list[str]:
+    """Say what was left out, and what of the labels has no place in the network's set."""
+    lines = []
+    without = [rows[0].case_id for rows in cases.rows if not cases.annotated(rows[0].case_id)]
+    if without:
+        lines.append(f"{len(without)} of {len(cases)} cases have no label map and are left out: {_some(without)}")
+    for case_id, of_case in scans.items():
+        lines += [f"case '{case_id}': {line}" for scan in of_case for line in scan.warnings]
+    dropped = {case_id: of_case[0].dropped for case_id, of_case in scans.items() if of_case[0].dropped}
+    for labels in dict.fromkeys(dropped.values()):
+        ids = [case_id for case_id, others in dropped.items() if others == labels]
+        lines.append(
+            f"labels without a place in the network's set are background to it: {', '.join(labels)}; in {len(ids)} "
+            f"cases: {_some(ids)}"
+        )
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+
+
+def _out_of_fold(
+    divisions: Mapping[str, _Division], cases: ManifestCases, plan: SegmenterPlan, out: Path, device: str
+) -> _Tables:
+    """Segment and score every case by the network that did not learn from it."""
+    from musclekit.neural.networks import can_be_sampled
+    from musclekit.neural.training.segmentation import NETWORK
+
+    samples = SAMPLES if can_be_sampled(plan.build()) else 0
+    scores, uncertainty = [], []
+    rows = []
+    for name, division in divisions.items():
+        rows += [{"case_id": case_id, "subject": cases.subjects[case_id], "fold": name} for case_id in division.test]
+        segmenter = NetworkSegmenter(checkpoint=str(_folder(out, name) / NETWORK), device=device, samples=samples)
+        for case_id in division.test:
+            case = cases.open(case_id)
+            try:
+                image = next(case.images[contrast] for contrast in plan.contrasts if contrast in case.images)
+                if samples:
+                    prediction = segmenter.predict(image)
+                    labels = prediction.labels
+                    table = uncertainty_table(prediction, image, side=case.side)
+                    uncertainty.append(table.assign(case_id=case_id, subject=case.subject, fold=name))
+                else:
+                    labels = segmenter.segment(image)
+                scores.append(score_case(labels, case, method=segmenter.card.name, fold=name))
+            except MusclekitError as problem:
+                scores.append(
+                    failed(
+                        str(problem),
+                        case_id=case_id,
+                        subject=case.subject,
+                        method=segmenter.card.name,
+                        fold=name,
+                        label_set=plan.labels,
+                    )
+                )
+    write_table(pd.DataFrame(rows), out / FOLDS)
+    table = pd.concat(scores, ignore_index=True)
+    write_scores(table, out / SCORES)
+    if not uncertainty:
+        return _Tables(table)
+    trust = _with_dice(pd.concat(uncertainty, ignore_index=True), table)
+    write_table(trust, out / UNCERTAINTY)
+    pairs = trust.rename(columns={"structure": "label"})
+    calibration = fit_dice_calibration(pairs, model=segmenter.card.family, n_samples=samples)
+    calibration.save(out / CALIBRATION)
+    return _Tables(table, trust, calibration)
+
+
+def _with_dice(uncertainty: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Put the Dice of each structure of each leg beside its uncertainty."""
+    dice = scores[(scores["metric"] == "dice") & scores["slice"].isna()]
+    dice = dice.rename(columns={"label": "structure", "value": "dice"})[["case_id", "structure", "side", "dice"]]
+    keyed = uncertainty.assign(side=uncertainty["side"].fillna(""))
+    merged = keyed.merge(dice.assign(side=dice["side"].fillna("")), on=["case_id", "structure", "side"], how="left")
+    first = ["case_id", "subject", "fold", "structure", "side"]
+    return merged[[*first, *(column for column in merged.columns if column not in first)]]
+
+
+def _report(
+    plan: SegmenterPlan,
+    divisions: Mapping[str, _Division],
+    scans: Mapping[str, tuple[LabelledScan, ...]],
+    trained: Mapping[str, TrainedSegmenter],
+    warnings: Sequence[str],
+    started: datetime,
+    tables: _Tables,
+) -> Report:
+    learnt = [
+        {
+            "fold": name or "all",
+            "cases trained on": len(division.train),
+            "subjects": len({scan.subject for scan in _of(scans, division.train)}),
+            "slices": sum(len(view.image) for scan in _of(scans, division.train) for view in scan.views),
+            "validation cases": len(division.validation),
+            "epochs": trained[name].epochs_done,
+            "epoch kept": trained[name].best_epoch,
+        }
+        for name, division in divisions.items()
+    ]
+    shown = [Table("Trainings", pd.DataFrame(learnt), "What was learnt from, and which epoch's weights are kept.")]
+    if tables.scores is not None:
+        shown.append(
+            Table(
+                "Cases left out",
+                summarised(tables.scores),
+                "Each case segmented by the network that did not learn from it; medians over cases and legs.",
+            )
+        )
+    if tables.uncertainty is not None:
+        shown.append(Table("Uncertainty", tables.uncertainty, "PSV: mean predictive variance of a structure."))
+    figures = []
+    for name, one in trained.items():
+        for figure in loss_curves(pd.DataFrame(one.rows)):
+            figures.append(replace(figure, title=f"{figure.title}, fold {name}") if name else figure)
+    return Report(
+        "Training of a segmenter",
+        subtitle=f"{plan.network['name']}, {plan.labels.name}",
+        date=started.date().isoformat(),
+        tiles={"Networks": len(trained), "Epochs, at most": plan.schedule.epochs, "Warnings": len(warnings)},
+        tables=shown,
+        figures=figures,
+        warnings=warnings,
+        parameters={"plan": plan.as_data(), "versions": versions()},
+    )
+
+
+def summarised(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the median Dice and surface distance of each structure, over whole volumes."""
+    whole = scores[scores["slice"].isna() & scores["metric"].isin(["dice", "asd"])]
+    table = whole.pivot_table(index="label", columns="metric", values="value", aggfunc="median", sort=False)
+    return table.reset_index().rename(columns={"label": "structure"})
+
+
+def _record(
+    plan: Path,
+    manifest: Path,
+    cases: ManifestCases,
+    used: Sequence[str],
+    what: SegmenterPlan,
+    folds: str | None,
+    device: str,
+    warnings: Sequence[str],
+    started: datetime,
+) -> RunRecord:
+    inputs: list[dict[str, Any]] = [
+        {"name": name, "path": str(path), "sha256": file_hash(path)}
+        for name, path in (("plan", plan), ("manifest", manifest))
+    ]
+    for rows in cases.rows:
+        if rows[0].case_id in used:
+            inputs += [
+                {"name": row.case_id, "path": str(path), "sha256": file_hash(path)}
+                for row in rows
+                for path in (row.image, row.labels)
+                if path is not None
+            ]
+    parameters = {"plan": what.as_data(), "folds": folds, "warnings": list(warnings)}
+    return RunRecord("train", parameters, inputs, device, started)
