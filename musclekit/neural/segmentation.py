@@ -28,7 +28,7 @@ from musclekit.labels import Side
 from musclekit.neural.cards import SegmenterCard
 from musclekit.neural.device import told_of_memory
 from musclekit.neural.drawing import stacked
-from musclekit.neural.networks import can_be_sampled, sampled, size_needs
+from musclekit.neural.networks import SizeNeeds, can_be_sampled, sampled, size_needs
 from musclekit.neural.resampling import most_probable, restored
 from musclekit.neural.views import AIR, View, unit_image, views_of
 from musclekit.uncertainty import ClassReduction, RunningSums
@@ -423,21 +423,22 @@ def class_probabilities(
 
     def one_sample(images: Floats) -> Floats:
         if seed is None:
-            return _whole_or_blocks(run, images, needs.dimensions, needs.multiple)
+            return _whole_or_blocks(run, images, needs)
         with sampled(network, seed):
-            return _whole_or_blocks(run, images, needs.dimensions, needs.multiple)
+            return _whole_or_blocks(run, images, needs)
 
     answer = one_sample(images)[(slice(None), slice(None), *(slice(0, side) for side in sides))]
     return answer[0] if needs.dimensions == 3 else answer.swapaxes(0, 1)
 
 
-def _whole_or_blocks(run: Callable[[Floats], Floats], images: Floats, dimensions: int, multiple: int) -> Floats:
+def _whole_or_blocks(run: Callable[[Floats], Floats], images: Floats, needs: SizeNeeds) -> Floats:
     """Run a function on images, or where it is a large volume on blocks of planes that fade into each other."""
     planes = images.shape[2]
     plane = int(np.prod(images.shape[3:]))
-    if dimensions == 2 or images[0, 0].size <= MOST_WHOLE:
+    if needs.dimensions == 2 or images[0, 0].size <= MOST_WHOLE:
         return run(images)
-    depth = max(1, MOST_WHOLE // plane // multiple) * multiple
+    multiple = needs.multiple
+    (depth,) = needs.fitted([MOST_WHOLE // plane // multiple * multiple])
     if depth >= planes:
         return run(images)
     count = 1 + -(-(planes - depth) // max(multiple, int(depth * (1 - OVERLAP)) // multiple * multiple))

@@ -104,6 +104,7 @@ def make_cohort(
     shape: tuple[int, int, int] = (20, 256, 256),
     spacing: tuple[float, float, float] | None = None,
     reference: str | None = None,
+    scanner: Scanner | None = None,
     seed: int = 0,
     prefix: str = "sub",
 ) -> Iterator[Case]:
@@ -119,7 +120,7 @@ def make_cohort(
         Dealt to the people in turn.
     legs : {"both", "left", "right"} or sequence of these
         Which to show; several are dealt to the people in turn.
-    shape, spacing, reference
+    shape, spacing, reference, scanner
         As in `make_case`.
     seed : int
         Two cohorts of one seed are alike; the first people of a larger cohort are those of a smaller one.
@@ -155,6 +156,7 @@ def make_cohort(
             shape=shape,
             spacing=spacing,
             reference=reference,
+            scanner=scanner,
             id=f"{prefix}-{n + 1:02d}_{modality}",
             subject=f"{prefix}-{n + 1:02d}",
         )

@@ -9,7 +9,7 @@ from typing import cast, get_args
 from musclekit.errors import ParameterError
 from musclekit.io import ManifestRow, write_image, write_label_table, write_labels, write_manifest
 from musclekit.labels import label_set
-from musclekit.phantom import GRADES, Grade, Legs, PhantomModality, make_cohort
+from musclekit.phantom import GRADES, Grade, Legs, PhantomModality, Scanner, make_cohort
 from musclekit.workflows.outcome import OnProgress
 
 __all__ = ["LEGS", "write_phantoms"]
@@ -28,6 +28,7 @@ def write_phantoms(
     size: int = 256,
     leg: str = "both",
     reference: str | None = None,
+    scanner: Scanner | None = None,
     seed: int = 0,
     prefix: str = "sub",
     progress: OnProgress | None = None,
@@ -50,6 +51,8 @@ def write_phantoms(
         Which legs the scans show; ``alternate``: the left one of the first person, the right one of the second ...
     reference : str, optional
         Label set of the label maps; ``thigh-full-sided`` where not given, and ``thigh-full`` for a single leg.
+    scanner : Scanner, optional
+        What the scanner adds, as that of another hospital; the default of each contrast if left out.
     seed : int
         The same seed gives the same cohort.
     prefix : str
@@ -85,6 +88,7 @@ def write_phantoms(
         legs=cast(Sequence[Legs], shown),
         shape=(slices, size, size),
         reference=reference,
+        scanner=scanner,
         seed=seed,
         prefix=prefix,
     )
