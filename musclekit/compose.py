@@ -10,10 +10,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metaestimators import available_if
 
 from musclekit.errors import ModalityError
-from musclekit.image import Case, Contrast, Image, LabelMap, ProbabilityMap
+from musclekit.image import Case, Contrast, Image, LabelMap, Prediction, ProbabilityMap
 from musclekit.labels import LabelSet
 from musclekit.memory import remembered
-from musclekit.protocols import ProbabilisticSegmenter, Refiner, Segmenter, Translator
+from musclekit.protocols import ProbabilisticSegmenter, Refiner, Segmenter, Translator, UncertainSegmenter
 
 __all__ = ["Refined", "Translated"]
 
@@ -26,6 +26,10 @@ def _translation(translator: Translator, image: Image) -> Image:
 
 def _segmenter_is_probabilistic(method: Translated) -> bool:
     return isinstance(method.segmenter, ProbabilisticSegmenter)
+
+
+def _segmenter_predicts(method: Translated | Refined) -> bool:
+    return isinstance(method.segmenter, UncertainSegmenter)
 
 
 class Translated(BaseEstimator):
@@ -126,6 +130,21 @@ class Translated(BaseEstimator):
         segmenter = cast(ProbabilisticSegmenter, self.segmenter)
         return replace(segmenter.probabilities(self.translate(image)), grid=image.grid)
 
+    @property
+    def is_uncertain(self) -> bool:
+        """The segmenter's; False where it never answers several times."""
+        return isinstance(self.segmenter, UncertainSegmenter) and self.segmenter.is_uncertain
+
+    @available_if(_segmenter_predicts)  # type: ignore[untyped-decorator]
+    def predict(self, image: Image) -> Prediction:
+        """Return what the segmenter says of the translation; there only where it can answer several times."""
+        found = cast(UncertainSegmenter, self.segmenter).predict(self.translate(image))
+        return replace(
+            found,
+            labels=replace(found.labels, grid=image.grid),
+            mean_probabilities=lambda: replace(found.mean, grid=image.grid),
+        )
+
 
 class Refined(BaseEstimator):
     """Segment, then refine.
@@ -160,3 +179,14 @@ class Refined(BaseEstimator):
     def segment(self, image: Image) -> LabelMap:
         """Return the refined labels."""
         return self.refiner.refine(self.segmenter.segment(image), image)
+
+    @property
+    def is_uncertain(self) -> bool:
+        """The segmenter's; False where it never answers several times."""
+        return isinstance(self.segmenter, UncertainSegmenter) and self.segmenter.is_uncertain
+
+    @available_if(_segmenter_predicts)  # type: ignore[untyped-decorator]
+    def predict(self, image: Image) -> Prediction:
+        """Return what the segmenter says, its labels refined; there only where it can answer several times."""
+        found = cast(UncertainSegmenter, self.segmenter).predict(image)
+        return replace(found, labels=self.refiner.refine(found.labels, image))

@@ -433,6 +433,8 @@ class Prediction:
         Makes `mean`, which is large, when it is asked for.
     variance : ndarray of float32, shape (Z, Y, X)
         Predictive variance of each voxel.
+    entropy : ndarray of float32, shape (Z, Y, X)
+        Entropy of the mean probabilities of each voxel, in bits.
     volume_ml : mapping of str to ndarray of shape (samples,)
         Volume of each structure, in millilitres, in each sample; by the name of the label, and its side where that is
         known (``"sartorius left"``).
@@ -443,6 +445,7 @@ class Prediction:
     labels: LabelMap
     mean_probabilities: Callable[[], ProbabilityMap]
     variance: NDArray[np.float32]
+    entropy: NDArray[np.float32]
     volume_ml: Mapping[str, NDArray[np.float64]]
     csa_mm2: Mapping[str, NDArray[np.float64]]
 

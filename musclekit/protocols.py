@@ -45,6 +45,10 @@ class ProbabilisticSegmenter(Segmenter, Protocol):
 class UncertainSegmenter(ProbabilisticSegmenter, Protocol):
     """A segmenter that knows how far to trust itself."""
 
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether, as it is set, it answers several times; if not, `predict` takes longer than `segment`."""
+
     def predict(self, image: Image) -> Prediction:
         """Labels, mean probabilities, variance, and samples of volume and area."""
 

@@ -409,7 +409,8 @@ def interval_text(value: float, interval: Interval, unit: str, *, decimals: int 
     >>> interval_text(812.3, sample_interval([790, 836]), "ml")
     '812 ml, 791 to 835'
     """
-    return f"{value:.{decimals}f} {unit}, {interval.low:.{decimals}f} to {interval.high:.{decimals}f}"
+    amount = f"{value:.{decimals}f} {unit}".rstrip()
+    return f"{amount}, {interval.low:.{decimals}f} to {interval.high:.{decimals}f}"
 
 
 # Dice that is to be expected

@@ -81,6 +81,10 @@ def segment(
     ] = None,
     label_set: LabelSetName = None,
     strict: Strict = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", help="calibration.json of `train --folds`: tells the Dice to expect."),
+    ] = None,
     jobs: Jobs = 1,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -103,6 +107,7 @@ def segment(
             cases=cases,
             label_set_name=label_set,
             strict=strict,
+            calibration=calibration,
             jobs=jobs,
             progress=progress,
         )

@@ -31,7 +31,7 @@ from musclekit.neural.drawing import stacked
 from musclekit.neural.networks import SizeNeeds, can_be_sampled, sampled, size_needs
 from musclekit.neural.resampling import most_probable, restored
 from musclekit.neural.views import AIR, View, unit_image, views_of
-from musclekit.uncertainty import ClassReduction, RunningSums
+from musclekit.uncertainty import ClassReduction, RunningSums, entropy
 
 __all__ = ["Precision", "Samples", "Segmented", "class_probabilities", "segment_volume"]
 
@@ -125,6 +125,15 @@ class Segmented:
                 result[c][view.mask] = restored(channel, view.frame, fill=float(c == 0))[view.mask]
         # Kept in half precision, they do not quite sum to 1.
         result /= result.sum(axis=0)
+        return result
+
+    def entropy(self) -> Floats:
+        """Return the entropy of the probabilities at each voxel of the scan, in bits; 0 outside the views."""
+        result = np.zeros(self.classes.shape, dtype=np.float32)
+        for view, answer in self.answers:
+            # Plane by plane: in double precision the whole would be four times the size of the answer.
+            planes = np.stack([entropy(answer[:, z]) for z in range(answer.shape[1])]).astype(np.float32)
+            result[view.mask] = restored(planes, view.frame)[view.mask]
         return result
 
 

@@ -10,6 +10,7 @@ from musclekit.report.loss_figures import loss_curves
 from musclekit.report.montage import Panel, choose_slices, draw_slices, grey_window, montage
 from musclekit.report.score_figures import bland_altman, boxplot, differences, not_drawn, score_strips, sensitivity_map
 from musclekit.report.score_tables import paper_table, summary_table, to_latex, to_markdown
+from musclekit.report.trust_figures import variance_bars
 
 __all__ = [
     "Failure",
@@ -41,5 +42,6 @@ __all__ = [
     "summary_table",
     "to_latex",
     "to_markdown",
+    "variance_bars",
     "write_report",
 ]

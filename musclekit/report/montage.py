@@ -40,6 +40,8 @@ MIN_WIDTH_PX = 560
 #: No panel is longer than so many times the width asked for.
 MAX_ELONGATION = 2.0
 FILL_OPACITY = 0.20
+#: Predictive variance that is drawn brightest; summed over classes it is at most 0.5 where two classes compete.
+MOST_VARIANCE = 0.25
 
 BACKGROUND = (15, 17, 20)
 INK = "#f1f3f5"
@@ -155,7 +157,13 @@ def _labelled(labels: LabelMap) -> NDArray[np.intp]:
 
 
 def draw_slices(
-    image: Image, labels: LabelMap, slices: Sequence[int], *, panel_px: int = 400, fake: Image | None = None
+    image: Image,
+    labels: LabelMap,
+    slices: Sequence[int],
+    *,
+    panel_px: int = 400,
+    fake: Image | None = None,
+    variance: NDArray[np.floating[Any]] | None = None,
 ) -> list[Panel]:
     """Draw slices with the outline and a faint fill of every structure, all cropped to one frame around the body.
 
@@ -172,6 +180,8 @@ def draw_slices(
     fake : Image, optional
         A translation of the image, of its contrast, to be laid over it: green where it became more like muscle, red
         where less, yellow where it stayed (Gadermayr et al., hard-to-easy translation, Figure 3).
+    variance : ndarray of float, shape of the image, optional
+        Predictive variance to be laid over it: from nothing over violet and orange to yellow at 0.25.
 
     Returns
     -------
@@ -181,7 +191,7 @@ def draw_slices(
     Raises
     ------
     GeometryError
-        If image and labels, or image and translation, lie on different grids.
+        If image and labels, or image and translation, lie on different grids, or the variance has another shape.
     ModalityError
         If the translation is of another contrast.
     """
@@ -189,6 +199,8 @@ def draw_slices(
         raise GeometryError(f"labels and image lie on different grids: {image.grid.difference(labels.grid)}")
     if fake is not None:
         _check_translation(image, fake)
+    if variance is not None and variance.shape != image.grid.shape:
+        raise GeometryError(f"the variance has shape {variance.shape}, the image {image.grid.shape} (z, y, x)")
     view = _View.of(image.grid)
     grey = [view.plane(image.voxels, z) for z in slices]
     ids = [view.plane(labels.voxels, z) for z in slices]
@@ -219,10 +231,12 @@ def draw_slices(
             # Red and green make yellow. Muscle is darker than fat, or brighter: green is what moved towards it.
             rgb[..., 0], rgb[..., 1] = (before, after) if image.contrast.fat_is_bright is False else (after, before)
             rgb[..., 2] = 0
+        if variance is not None:
+            rgb = _heated(rgb, view.plane(variance, z)[top:bottom, left:right])
         here = i[top:bottom, left:right]
         present = set(np.flatnonzero(np.bincount(here.ravel())).tolist())
         drawn = tuple(label for label in labels.label_set if label.id in present)
-        _draw_labels(rgb, here, drawn)
+        _draw_labels(rgb, here, drawn, fill=FILL_OPACITY if variance is None else 0.0)
         panels.append(Panel(z, _level_mm(image.grid, view, z), rgb, scale, (black, white), drawn))
     return panels
 
@@ -242,6 +256,7 @@ def montage(
     max_slices: int = 12,
     width_px: int = 1600,
     fake: Image | None = None,
+    variance: NDArray[np.floating[Any]] | None = None,
 ) -> bytes:
     """Lay labelled slices side by side, from the hip down, with names, levels, sides and a scale.
 
@@ -260,6 +275,8 @@ def montage(
         At most so wide; a few small pictures make a narrower one.
     fake : Image, optional
         A translation to be laid over the image, see `draw_slices`.
+    variance : ndarray of float, shape of the image, optional
+        Predictive variance to be laid over the image, see `draw_slices`.
 
     Returns
     -------
@@ -285,11 +302,13 @@ def montage(
         columns = _best_columns(len(slices), aspect=width / height)
     columns = min(columns, len(slices))
     panel_px = max(48, min(MAX_PANEL_PX, (width_px - (columns + 1) * GAP_PX) // columns))
-    panels = draw_slices(image, labels, slices, panel_px=panel_px, fake=fake)
+    panels = draw_slices(image, labels, slices, panel_px=panel_px, fake=fake, variance=variance)
     facts = []
     labelled = _labelled(labels)
     if fake is not None:
         facts.append("green: more like muscle than before, red: less, yellow: unchanged")
+    elif variance is not None:
+        facts.append(f"predictive variance: none (grey) over violet and orange to {MOST_VARIANCE:g} and more (yellow)")
     elif not labelled.size:
         facts.append("no voxel is labelled")
     elif len(slices) < labelled.size:
@@ -354,7 +373,21 @@ def _frame(bodies: Sequence[NDArray[np.bool_]], dy: float, dx: float) -> tuple[i
     )
 
 
-def _draw_labels(rgb: NDArray[np.uint8], ids: NDArray[np.unsignedinteger[Any]], labels: Sequence[Label]) -> None:
+def _heated(rgb: NDArray[np.uint8], variance: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Lay a variance over a picture: the larger it is, the brighter and the less transparent."""
+    size = (rgb.shape[1], rgb.shape[0])
+    share = np.clip(cv2.resize(variance.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) / MOST_VARIANCE, 0, 1)
+    colors = cv2.cvtColor(
+        cv2.applyColorMap(np.round(share * 255).astype(np.uint8), cv2.COLORMAP_PLASMA), cv2.COLOR_BGR2RGB
+    )
+    opacity = np.sqrt(share)[..., None]
+    mixed: NDArray[np.uint8] = np.round(rgb * (1 - opacity) + colors * opacity).astype(np.uint8)
+    return mixed
+
+
+def _draw_labels(
+    rgb: NDArray[np.uint8], ids: NDArray[np.unsignedinteger[Any]], labels: Sequence[Label], *, fill: float
+) -> None:
     """Fill faintly, then outline, in place."""
     size = (rgb.shape[1], rgb.shape[0])
     thickness = max(1, round(size[0] / 450))
@@ -365,7 +398,7 @@ def _draw_labels(rgb: NDArray[np.uint8], ids: NDArray[np.unsignedinteger[Any]], 
         if not mask.any():  # a structure thinner than a pixel of the picture is drawn all the same
             mask = share >= share.max() if share.max() > 0 else _nearest(ids == label.id, size)
         color = _rgb(label.color)
-        rgb[mask] = (rgb[mask] * (1 - FILL_OPACITY) + np.asarray(color) * FILL_OPACITY).astype(np.uint8)
+        rgb[mask] = (rgb[mask] * (1 - fill) + np.asarray(color) * fill).astype(np.uint8)
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         outlines.append((contours, color))
     for contours, color in outlines:

@@ -105,6 +105,7 @@ class _Trained(BaseEstimator):
             self._labels(found, image),
             lambda: self._probabilities(found, image),
             found.variance,
+            found.entropy(),
             self._by_name(found.volume_mm3, found.sides, 1e-3),
             self._by_name(found.area_mm2, found.sides, 1.0),
         )
@@ -188,6 +189,16 @@ class NetworkSegmenter(_Trained):
     PREDICTED = 20
 
     @property
+    def is_uncertain(self) -> bool:
+        """Whether, as it is set, it answers several times."""
+        return self.samples > 0
+
+    @property
+    def n_samples(self) -> int:
+        """How often it answers in `predict`."""
+        return self.samples or self.PREDICTED
+
+    @property
     def training_subjects_(self) -> tuple[str, ...]:
         """The people it learnt from, and by whom its best epoch was chosen: an evaluation scores none of them."""
         return _people([self.card])
@@ -200,7 +211,7 @@ class NetworkSegmenter(_Trained):
         check_number("random_state", self.random_state, least=0, whole=True)
         (network,), card = self._loaded(on_device=True)
         check_contrast(image, card.contrasts, self.network or card.name)
-        n = self.samples or (self.PREDICTED if many else 0)
+        n = self.n_samples if many else self.samples
         return segment_volume(
             network,
             card,
@@ -258,6 +269,15 @@ class EnsembleSegmenter(_Trained):
         self.batch = batch
         self.precision = precision
         self.largest = largest
+
+    #: Its networks always answer one by one.
+    is_uncertain = True
+    reduction: ClassReduction = "sum"
+
+    @property
+    def n_samples(self) -> int:
+        """How often it answers: once a network."""
+        return len(self.checkpoints)
 
     @property
     def training_subjects_(self) -> tuple[str, ...]:

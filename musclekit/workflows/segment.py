@@ -19,6 +19,7 @@ from musclekit.labels import Side
 from musclekit.memory import remembering
 from musclekit.protocols import Segmenter
 from musclekit.report import scan_figures
+from musclekit.uncertainty import DiceCalibration
 from musclekit.workflows.batch import Batch, Job, naming_fates, scan_records
 from musclekit.workflows.cases import open_cases
 from musclekit.workflows.numbers import scan_details, sided_measures, write_measures, write_table
@@ -27,6 +28,7 @@ from musclekit.workflows.pages import write_picture, write_scan_report
 from musclekit.workflows.record import RunRecord, file_hash
 from musclekit.workflows.staging import together
 from musclekit.workflows.translation import check_translation, device_of, translated_by, translator_in
+from musclekit.workflows.trust import check_calibration, trust_in, uncertain
 
 __all__ = ["compose_method", "noted_warnings", "segment_scans", "write_all_measures"]
 
@@ -85,6 +87,7 @@ def segment_scans(
     cases: Path | None = None,
     label_set_name: str | None = None,
     strict: bool = False,
+    calibration: Path | None = None,
     jobs: int = 1,
     progress: OnProgress | None = None,
 ) -> BatchOutcome:
@@ -110,6 +113,9 @@ def segment_scans(
         What the ids of their label maps mean; read from the label tables beside them if left out.
     strict : bool
         Whether a scan whose translation does not pass its checks is refused.
+    calibration : Path, optional
+        ``calibration.json`` of a cross-validation: what the variance of a network that is sampled tells of the Dice to
+        be expected.
     jobs : int
         Scans worked on at the same time, each in a process of its own.
     progress : callable, optional
@@ -119,8 +125,9 @@ def segment_scans(
     -------
     BatchOutcome
         What became of each scan. Written for each: ``<name>_dseg.nii.gz`` on the scan's own grid, its label table
-        ``_dseg.tsv``, ``_measures.csv`` and ``.json``, ``_qc.png``, and ``_safety.csv`` where it was translated; for
-        the run: ``report.html`` and ``run.json``.
+        ``_dseg.tsv``, ``_measures.csv`` and ``.json``, ``_qc.png``, and ``_safety.csv`` where it was translated; of a
+        method that answers several times ``_uncertainty.csv``, ``_areas.csv``, ``_variance.nii.gz``,
+        ``_entropy.nii.gz`` and ``_variance.png`` too; for the run: ``report.html`` and ``run.json``.
 
     Raises
     ------
@@ -137,9 +144,14 @@ def segment_scans(
     translator = translator_in(fitted)
     if strict and translator is None:
         raise ParameterError("strict is about translations, and no translator is named")
-    device = device_of(translator)
+    device = device_of(fitted)
+    expected = None
+    if calibration is not None:
+        expected = DiceCalibration.load(calibration)
+        check_calibration(expected, fitted)
     started = datetime.now(UTC)
-    work = partial(_segment, method=fitted, contrast=contrast, series=series, side=side, strict=strict)
+    work = partial(_segment, method=fitted, contrast=contrast, series=series, side=side, strict=strict,
+                   calibration=expected)  # fmt: skip
     outcomes = batch.run(work, processes=jobs, progress=progress)
     parameters = {
         "method": description,
@@ -148,6 +160,7 @@ def segment_scans(
         "side": side,
         "cases": None if cases is None else str(cases),
         "strict": strict,
+        "calibration": None if calibration is None else str(calibration),
         "jobs": jobs,
     }
     with naming_fates(outcomes):
@@ -208,7 +221,14 @@ def noted_warnings() -> Iterator[list[str]]:
 
 
 def _segment(
-    job: Job, *, method: Segmenter, contrast: Contrast | None, series: str | None, side: Side | None, strict: bool
+    job: Job,
+    *,
+    method: Segmenter,
+    contrast: Contrast | None,
+    series: str | None,
+    side: Side | None,
+    strict: bool,
+    calibration: DiceCalibration | None,
 ) -> ScanOutcome:
     began = time.perf_counter()
     scan = open_scan(job.path, contrast=contrast, series=series)
@@ -219,7 +239,14 @@ def _segment(
         with noted_warnings() as notes, remembering() if translator is not None else nullcontext():
             if translator is not None:
                 checked = check_translation(scan.image, translated_by(method, scan.image), translator, strict=strict)
-            labels = method.segment(scan.image)
+            sampled = uncertain(method)
+            trust = None
+            if sampled is None:
+                labels = method.segment(scan.image)
+            else:
+                prediction = sampled.predict(scan.image)
+                labels = prediction.labels
+                trust = trust_in(prediction, scan.image, side=side, calibration=calibration)
     except (InputError, SegmentationError, UnsafeError) as problem:
         raise type(problem)(f"{job.path}: {problem}") from problem
     measures = sided_measures(labels, scan.image, side=side)
@@ -230,6 +257,8 @@ def _segment(
         picture = write_picture(scan.image, labels, folder / f"{job.name}_qc.png")
         if checked is not None:
             write_table(checked.frame, folder / f"{job.name}_safety.csv")
+        if trust is not None:
+            trust.write(folder, job.name, scan)
     outcome = ScanOutcome(
         job.name,
         job.path,
@@ -243,4 +272,6 @@ def _segment(
         details=scan_details(scan),
         figures=tuple(scan_figures(measures, labels, scan.image)),
     )
-    return outcome if checked is None else checked.added_to(outcome)
+    if checked is not None:
+        outcome = checked.added_to(outcome)
+    return outcome if trust is None else trust.added_to(outcome)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from musclekit.errors import UnsafeError
 from musclekit.evaluation.translations import compare_translation, translated_part
@@ -13,7 +14,6 @@ from musclekit.image import Image, LabelMap
 from musclekit.labels import Label, LabelSet
 from musclekit.protocols import Segmenter, Translator
 from musclekit.report import Picture, Table, montage
-from musclekit.translators.network import NetworkTranslator
 from musclekit.translators.safety import Check
 from musclekit.workflows.outcome import ScanOutcome
 
@@ -173,10 +173,15 @@ def translated_by(method: Segmenter, image: Image) -> Image:
     return image if composed is None else composed.translate(image)
 
 
-def device_of(translator: Translator | None) -> str:
-    """Return the device that a translator runs on, by its full name."""
-    if not isinstance(translator, NetworkTranslator):
+def device_of(method: object) -> str:
+    """Return the devices that a method and its parts run on, by their full names; the processor where none is named."""
+    named = {
+        str(value)
+        for key, value in cast(BaseEstimator, method).get_params().items()
+        if key.rpartition("__")[2] == "device"
+    }
+    if not named:
         return "cpu"
     from musclekit.neural import resolve_device
 
-    return str(resolve_device(translator.device))
+    return ", ".join(sorted({str(resolve_device(name)) for name in named}))

@@ -2,15 +2,137 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from musclekit.anatomy import Leg, body_mask, label_sides, split_legs
+from musclekit.errors import ParameterError
 from musclekit.image import Image, LabelMap, Prediction
+from musclekit.io import Scan, write_image
 from musclekit.labels import Side
-from musclekit.uncertainty import DiceCalibration, sample_interval, structure_variance
+from musclekit.protocols import Segmenter, UncertainSegmenter
+from musclekit.report import Picture, Table, montage, variance_bars
+from musclekit.statistics import Interval
+from musclekit.uncertainty import DiceCalibration, interval_text, sample_interval, structure_variance
+from musclekit.workflows.numbers import write_table
+from musclekit.workflows.outcome import ScanOutcome
 
-__all__ = ["area_table", "uncertainty_table"]
+__all__ = ["Trust", "area_table", "check_calibration", "trust_in", "uncertain", "uncertainty_table"]
+
+#: Share of the samples that intervals hold.
+LEVEL = 0.95
+CAPTION = (
+    "PSV is the mean variance of the network's answers inside a structure. The volume is the median of its samples, "
+    "with the interval that 95 % of them lie in: the spread of one network's answers, not of the truth."
+)
+PREDICTED = " The predicted Dice is what structures of that PSV reached in cross-validation, with its interval."
+
+
+@dataclass(frozen=True, eq=False)
+class Trust:
+    """What is told of how far a segmentation can be trusted.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        What the network said.
+    structures, areas : DataFrame
+        See `uncertainty_table` and `area_table`.
+    picture : bytes
+        The variance laid over the scan, as PNG.
+    """
+
+    prediction: Prediction
+    structures: pd.DataFrame
+    areas: pd.DataFrame
+    picture: bytes
+
+    def write(self, folder: Path, name: str, scan: Scan) -> None:
+        """Write tables, maps and the picture of a scan.
+
+        ``<name>_uncertainty.csv``, ``_areas.csv``, ``_variance.nii.gz``, ``_entropy.nii.gz``, ``_variance.png``; the
+        maps lie on the grid of the scan.
+        """
+        write_table(self.structures, folder / f"{name}_uncertainty.csv")
+        write_table(self.areas, folder / f"{name}_areas.csv")
+        for what, values in (("variance", self.prediction.variance), ("entropy", self.prediction.entropy)):
+            write_image(scan.image.with_voxels(values), folder / f"{name}_{what}.nii.gz", like=scan)
+        (folder / f"{name}_variance.png").write_bytes(self.picture)
+
+    def added_to(self, outcome: ScanOutcome) -> ScanOutcome:
+        """Return the outcome of a scan with what is told of its uncertainty."""
+        told = self.structures
+        shown = told[["structure", "side"]].assign(
+            PSV=told["psv"], volume=_intervals(told, ("volume_ml", "volume_low", "volume_high"), "ml", decimals=0)
+        )
+        caption = CAPTION
+        if "predicted_dice" in told:
+            columns = ("predicted_dice", "predicted_low", "predicted_high")
+            shown["predicted Dice"] = _intervals(told, columns, "", decimals=2)
+            caption += PREDICTED
+        order = shown["PSV"].sort_values(ascending=False, na_position="first", kind="stable").index
+        return replace(
+            outcome,
+            tables=(
+                *outcome.tables,
+                Table("Uncertainty, the least certain structures first", shown.loc[order], caption),
+            ),
+            figures=(*outcome.figures, variance_bars(self.structures)),
+            pictures=(
+                *outcome.pictures,
+                Picture(
+                    "Uncertainty",
+                    self.picture,
+                    "Slices with the predictive variance laid over them, and the outline of every structure.",
+                    "Where the network's answers differ: violet little, yellow much. Thin lines along borders are "
+                    "usual; a muscle that is filled is one not to trust.",
+                ),
+            ),
+        )
+
+
+def _intervals(table: pd.DataFrame, columns: tuple[str, str, str], unit: str, *, decimals: int) -> list[str]:
+    numbers = table[list(columns)].to_numpy(dtype=np.float64).tolist()
+    return [
+        interval_text(value, Interval(low, high, LEVEL, "samples"), unit, decimals=decimals)
+        for value, low, high in numbers
+    ]
+
+
+def uncertain(method: Segmenter) -> UncertainSegmenter | None:
+    """Return the method if, as it is set, it answers several times."""
+    return method if isinstance(method, UncertainSegmenter) and method.is_uncertain else None
+
+
+def check_calibration(calibration: DiceCalibration, method: Segmenter) -> None:
+    """Refuse a calibration that was not made for a method.
+
+    Raises
+    ------
+    ParameterError
+        If the method does not answer several times, or is no network of one family.
+    CheckpointError
+        If model, reduction or number of samples are others.
+    """
+    card, samples = getattr(method, "card", None), getattr(method, "n_samples", None)
+    if uncertain(method) is None or card is None or samples is None:
+        raise ParameterError("a calibration is for a trained network that is sampled: set samples, or leave it out")
+    calibration.check(model=card.family, class_reduction=getattr(method, "reduction", "sum"), n_samples=samples)
+
+
+def trust_in(
+    prediction: Prediction, image: Image, *, side: Side | None = None, calibration: DiceCalibration | None = None
+) -> Trust:
+    """Work out what is told of a prediction, and draw it."""
+    return Trust(
+        prediction,
+        uncertainty_table(prediction, image, side=side, calibration=calibration),
+        area_table(prediction),
+        montage(image, prediction.labels, variance=prediction.variance),
+    )
 
 
 def uncertainty_table(
@@ -19,7 +141,7 @@ def uncertainty_table(
     *,
     side: Side | None = None,
     calibration: DiceCalibration | None = None,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> pd.DataFrame:
     """Return what is known of each structure of each leg.
 
@@ -61,7 +183,7 @@ def uncertainty_table(
     return table
 
 
-def area_table(prediction: Prediction, *, level: float = 0.95) -> pd.DataFrame:
+def area_table(prediction: Prediction, *, level: float = LEVEL) -> pd.DataFrame:
     """Return the area of each structure in each slice that shows it in any sample, with the interval of the samples.
 
     Returns

@@ -156,8 +156,9 @@ def train_segmenter(
                 per_class = validation_dice(training.network, plan, validation, ranks.device)
                 training.network.train()
                 row["validation_dice"] = float(np.nanmean(per_class))
+            before = [earlier["validation_dice"] for earlier in training.rows] if validation else []
             training.rows.append(row)
-            if validation and row["validation_dice"] >= max(r["validation_dice"] for r in training.rows):
+            if validation and row["validation_dice"] > max(before, default=-1):
                 training.best_epoch = training.epochs_done
                 training.best = {name: value.detach().clone() for name, value in training.network.state_dict().items()}
             save_state(out / STATE, identity, training, ranks)
@@ -231,7 +232,8 @@ def _share(
     plan: SegmenterPlan, images: torch.Tensor, classes: torch.Tensor, ranks: Ranks
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return this process's share of a batch, on its device."""
-    order = torch.channels_last if plan.channels_last and images.ndim == 4 else torch.contiguous_format
+    last = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
+    order = last if plan.channels_last else torch.contiguous_format
     mine = slice(ranks.rank, None, ranks.size)
     return images[mine].to(ranks.device).contiguous(memory_format=order), classes[mine].to(ranks.device)
 

@@ -333,12 +333,12 @@ def check_segmenter_plan(plan: SegmenterPlan) -> None:
         raise ParameterError("patience waits for a better score on validation cases: set validation_share, or a split")
     if plan.split is not None and plan.split == plan.validation_split:
         raise ParameterError(f"split and validation_split are both '{plan.split}'")
+    if plan.network["name"] in set(networks.names()) - set(networks.segmenters()):
+        raise ParameterError(
+            f"network '{plan.network['name']}' does not segment; those that do: {', '.join(networks.segmenters())}"
+        )
     with torch.device("meta"):
         network = plan.build()
-        if plan.network["name"] not in networks.segmenters():
-            raise ParameterError(
-                f"network '{plan.network['name']}' does not segment; those that do: {', '.join(networks.segmenters())}"
-            )
         dimensions = networks.size_needs(network).dimensions
         if dimensions == 3 and plan.context:
             raise ParameterError("context is for networks of slices; one of volumes sees the neighbours anyway")

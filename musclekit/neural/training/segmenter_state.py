@@ -69,7 +69,9 @@ def begin(plan: SegmenterPlan, ranks: Ranks) -> SegmenterTraining:
     torch.manual_seed(plan.seed)
     network = plan.build().to(ranks.device)
     if plan.channels_last:
-        network = cast(nn.Module, cast(Any, network).to(memory_format=torch.channels_last))
+        volumes = any(weights.ndim == 5 for weights in network.parameters())
+        order = torch.channels_last_3d if volumes else torch.channels_last
+        network = cast(nn.Module, cast(Any, network).to(memory_format=order))
     schedule = plan.schedule
     kind = torch.optim.AdamW if schedule.optimiser == "adamw" else torch.optim.Adam
     optimiser = kind(network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
