@@ -47,12 +47,15 @@ def variance_bars(table: pd.DataFrame) -> Figure:
         ax.barh(np.arange(len(found)), found["psv"], color=colors, height=0.7)
         ax.set_yticks(np.arange(len(found)), list(found["name"]))
         ax.grid(axis="y", visible=False)
-        ax.set(xlabel="predictive structure-wise variance (PSV)", ylim=(-0.6, max(1, len(found)) - 0.4))
+        ax.set(xlabel="PSV", ylim=(-0.6, max(1, len(found)) - 0.4))
         canvas.tight_layout()
         svg = svg_of(canvas)
     doubted = list(zip(found["name"], found["psv"], strict=True))[::-1][:3]
     least = ", ".join(f"{name} {psv:.3g}" for name, psv in doubted) or "none"
-    caption = "The mean variance of the network's answers inside each structure: look first at those on top."
+    caption = (
+        "Predictive structure-wise variance (PSV), the mean variance of the network's answers inside each structure: "
+        "look first at those on top."
+    )
     if absent:
         caption += f" Not found, and so without a variance: {', '.join(absent)}."
     return Figure("Which structures to doubt", svg, f"Variance by structure; largest: {least}.", caption)

@@ -66,12 +66,12 @@ class Trust:
         """Return the outcome of a scan with what is told of its uncertainty."""
         told = self.structures
         shown = told[["structure", "side"]].assign(
-            PSV=told["psv"], volume=_intervals(told, ("volume_ml", "volume_low", "volume_high"), "ml", decimals=0)
+            PSV=told["psv"], Volume=_intervals(told, ("volume_ml", "volume_low", "volume_high"), "ml", decimals=0)
         )
         caption = CAPTION
         if "predicted_dice" in told:
             columns = ("predicted_dice", "predicted_low", "predicted_high")
-            shown["predicted Dice"] = _intervals(told, columns, "", decimals=2)
+            shown["Predicted Dice"] = _intervals(told, columns, "", decimals=2)
             caption += PREDICTED
         order = shown["PSV"].sort_values(ascending=False, na_position="first", kind="stable").index
         return replace(
