@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 STUDY = ROOT / "docs" / "search.md"
 TRAINING = ROOT / "docs" / "train.md"
+SEGMENTERS = ROOT / "docs" / "segmenters.md"
 
 #: Language of a block to the ending that ``musclekit validate`` goes by.
 ENDINGS = {"toml": ".toml", "csv": ".csv", "json": ".json"}
@@ -98,26 +99,52 @@ SMALLER = {
 }
 
 
-def test_the_training_runs_as_it_stands_but_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = "\n".join(content for language, content in blocks(TRAINING) if language in ("sh", "toml"))
-    assert all(words in text for words in SMALLER)
-    plans = [content for language, content in blocks(TRAINING) if language == "toml"]
-    (tmp_path / "plan.toml").write_text(_smaller(plans[0]), encoding="utf-8")
-    lines = [line for language, content in blocks(TRAINING) if language == "sh" for line in content.splitlines()]
-    commands = [words[1:] for line in lines if (words := shlex.split(_smaller(line), comments=True))]
+#: The same of the page on segmenters.
+SMALLER_SEGMENTER = {
+    "--slices 12": "--slices 2 --size 64",
+    "--subjects 12": "--subjects 4",
+    "spacing_mm = 2.5": "spacing_mm = 6",
+    "size = [96, 96]": "size = [32, 32]",
+    "width = 16": "width = 4",
+    "epochs = 30": "epochs = 2",
+}
+
+
+def _run_smaller(page: Path, smaller: dict[str, str], folder: Path) -> set[str]:
+    """Run the commands of a page on the first plan in it, and return the names of the files that it tells of."""
+    text = "\n".join(content for language, content in blocks(page) if language in ("sh", "toml"))
+    assert all(words in text for words in smaller)
+    plans = [content for language, content in blocks(page) if language == "toml"]
+    (folder / "plan.toml").write_text(_smaller(plans[0], smaller), encoding="utf-8")
+    lines = [line for language, content in blocks(page) if language == "sh" for line in content.splitlines()]
+    commands = [words[1:] for line in lines if (words := shlex.split(_smaller(line, smaller), comments=True))]
     assert len(commands) >= 5
     for words in commands:
         result = CliRunner().invoke(app, [*words, "--jobs", "1"] if words[0] == "train" else words)
         assert result.exit_code == 0, (words, result.stderr)
-    named = re.findall(r"^\| `([\w./`, ]+)` \|", TRAINING.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    files = {name.strip("` ") for cell in named for name in cell.split(",")}
+    named = re.findall(r"^\| `([\w./`, ]+)` \|", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {name.strip("` ") for cell in named for name in cell.split(",")}
+
+
+def test_the_training_runs_as_it_stands_but_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    files = _run_smaller(TRAINING, SMALLER, tmp_path)
     # Sheets are drawn every ten epochs, and this is two.
     assert files - {"sheets/"} == {path.name for path in (tmp_path / "runs" / "h2e").iterdir()}
     assert list((tmp_path / "translated").rglob("*.nii.gz"))
 
 
-def _smaller(text: str) -> str:
-    for large, small in SMALLER.items():
+def test_the_segmenter_is_trained_as_it_stands_but_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = _run_smaller(SEGMENTERS, SMALLER_SEGMENTER, tmp_path)
+    files = {name for name in named if "." in name or name.endswith("/")}
+    assert files - {"sheets/"} == {path.name for path in (tmp_path / "runs" / "unet").iterdir()}
+    assert list((tmp_path / "told").rglob("*_variance.nii.gz"))
+    calibration = json.loads((tmp_path / "runs" / "folds" / "calibration.json").read_text(encoding="utf-8"))
+    assert calibration["n_samples"] == 20
+
+
+def _smaller(text: str, smaller: dict[str, str]) -> str:
+    for large, small in smaller.items():
         text = text.replace(large, small)
     return text
