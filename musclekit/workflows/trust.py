@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from musclekit.anatomy import Leg, body_mask, label_sides, split_legs
 from musclekit.errors import ParameterError
@@ -167,10 +168,13 @@ def uncertainty_table(
     """
     labels = _sided(prediction.labels, image, side)
     table = structure_variance(labels, prediction.variance).drop(columns="id")
-    spread = [
-        _spread(prediction, str(structure), str(of_side), level)
+    samples = [
+        _samples(prediction, str(structure), str(of_side))
         for structure, of_side in zip(table["structure"], table["side"], strict=True)
     ]
+    # Of a leg that the scan does not show there is nothing to tell.
+    table = table[[one is not None for one in samples]].reset_index(drop=True)
+    spread = [(float(np.median(one)), *_ends(one, level)) for one in samples if one is not None]
     table[["volume_ml", "volume_low", "volume_high"]] = np.array(spread).reshape(-1, 3)
     if calibration is not None:
         told = [
@@ -209,10 +213,12 @@ def _sided(labels: LabelMap, image: Image, side: Side | None) -> LabelMap:
     return label_sides(labels, legs) if all(leg.side for leg in legs) else labels
 
 
-def _spread(prediction: Prediction, structure: str, side: str, level: float) -> tuple[float, float, float]:
-    # Where one leg is seen and the network did not know which, its volumes go by the name alone.
-    samples = prediction.volume_ml.get(f"{structure} {side}" if side else structure)
-    if samples is None:
-        samples = prediction.volume_ml[structure]
+def _samples(prediction: Prediction, structure: str, side: str) -> NDArray[np.float64] | None:
+    known = prediction.volume_ml
+    # A network that was not told which leg it sees tells of it by the name alone.
+    return known.get(f"{structure} {side}".rstrip(), known.get(structure))
+
+
+def _ends(samples: NDArray[np.float64], level: float) -> tuple[float, float]:
     interval = sample_interval(samples, level=level)
-    return float(np.median(samples)), interval.low, interval.high
+    return interval.low, interval.high
