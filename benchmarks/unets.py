@@ -21,10 +21,13 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.classical import put_between
 from benchmarks.toml import toml_of
+from benchmarks.unets_tables import heat_map, overview, pairs, per_muscle, with_means
 from musclekit.evaluation import evaluate, read_scores, write_scores
 from musclekit.io import read_manifest, write_manifest
 from musclekit.neural.device import resolve_device
+from musclekit.neural.training.segmenter_plan import SegmenterPlan
 from musclekit.phantom import Scanner
 from musclekit.protocols import Segmenter
 from musclekit.registry import build
@@ -32,6 +35,7 @@ from musclekit.workflows import write_phantoms
 from musclekit.workflows.cases import open_cases
 from musclekit.workflows.train_segmenter import train_segmenter_on_manifest
 
+DOCUMENT = Path(__file__).parents[1] / "docs" / "results_unets.md"
 LABELS = "thigh-11"
 GRADES = ["healthy", "minor", "moderate", "severe"]
 #: The study's people, by turns of all grades; the first to learn from, the last to be scored.
@@ -147,7 +151,8 @@ def train(study: Study, arm: str, jobs: int) -> Path:
     checkpoint = folder / "network.pt"
     if (folder / "report.html").exists():
         return checkpoint
-    plan = folder.with_suffix(".toml") if "." not in folder.name else folder.parent / f"{folder.name}.toml"
+    # Not with_suffix: the name of an arm may hold a dot.
+    plan = folder.parent / f"{folder.name}.toml"
     plan.parent.mkdir(parents=True, exist_ok=True)
     plan.write_text(toml_of(study.plan(arm)), encoding="utf-8")
     device = str(resolve_device("cuda")) if study.tier == "gpu" else "cpu"
@@ -188,6 +193,39 @@ def run_arm(study: Study, arm: str) -> str:
     return arm
 
 
+def done(study: Study) -> list[str]:
+    """Arms that are trained and scored."""
+    arms = [*ARMS[study.tier], ATLASES]
+    return [arm for arm in arms if study.scores(arm, "external").exists()]
+
+
+def tables(study: Study) -> dict[str, list[str]]:
+    """Return every table of the document by its marker, of the arms that are done."""
+    arms = done(study)
+    found: dict[str, list[str]] = {}
+    networks = [arm for arm in arms if arm != ATLASES]
+    steps = {arm: COMMON[study.tier]["schedule"]["steps"] * epochs_of(study, arm) for arm in networks}
+    weights = {arm: weights_of(study, arm) for arm in networks}
+    for cohort in ("internal", "external"):
+        scores = with_means(pd.concat([read_scores(study.scores(arm, cohort)) for arm in arms]))
+        found[f"overview {cohort}"] = overview(scores, steps, weights)
+        found[f"pairs {cohort}"] = pairs(scores)
+        if cohort == "internal":
+            found["dice"] = per_muscle(scores, "dice", 3)
+            found["asd"] = per_muscle(scores, "asd", 2)
+            found["heat"] = heat_map(scores, "bayesian-unet")
+    return found
+
+
+def epochs_of(study: Study, arm: str) -> int:
+    return int(study.plan(arm)["schedule"]["epochs"])
+
+
+def weights_of(study: Study, arm: str) -> int:
+    plan = SegmenterPlan.from_data(study.plan(arm))
+    return sum(weights.numel() for weights in plan.build().parameters())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", type=Path, required=True)
@@ -195,6 +233,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1")
     parser.add_argument("--arms", default="")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.name}")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     arms = given.arms.split(",") if given.arms else [*ARMS[given.tier], ATLASES]
@@ -204,6 +243,10 @@ def main() -> None:
         with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
             for arm in pool.map(run_arm, [study] * len(arms), arms):
                 print(f"{arm} (seed {seed}): done", flush=True)
+        for marker, lines in tables(study).items():
+            print("\n".join([marker, *lines, ""]))
+            if given.write:
+                put_between(DOCUMENT, marker, lines)
 
 
 if __name__ == "__main__":

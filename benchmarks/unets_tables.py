@@ -49,7 +49,7 @@ def overview(scores: pd.DataFrame, steps: dict[str, int], weights: dict[str, int
         each = scores[(scores["method"] == method) & (scores["label"] != ALL) & (scores["metric"] == "dice")]
         missing = int((each["value"] == 0).sum())
         lines.append(
-            f"| {method} | {weights.get(method, 0) or '':,} | {steps.get(method, 0) or '':,} | {found.value:.3f} | "
+            f"| {method} | {weights.get(method, 0):,} | {steps.get(method, 0):,} | {found.estimate:.3f} | "
             f"{found.interval.low:.3f} to {found.interval.high:.3f} | {dice['value'].min():.3f} | "
             f"{asd['value'].median():.2f} | {missing} of {len(each)} |"
         )

@@ -78,8 +78,8 @@ def psv_against_dice(trust: pd.DataFrame) -> list[str]:
         partial = partial_correlation(known["psv"], known["dice"], np.log(known["voxels"]))
         mine = errors if name == "all" else errors[errors["structure"] == name]
         lines.append(
-            f"| {name} | {len(known)} | {r.value:+.2f} | {r.interval.low:+.2f} to {r.interval.high:+.2f} | "
-            f"{partial.value:+.2f} | {partial.interval.low:+.2f} to {partial.interval.high:+.2f} | "
+            f"| {name} | {len(known)} | {r.estimate:+.2f} | {r.interval.low:+.2f} to {r.interval.high:+.2f} | "
+            f"{partial.estimate:+.2f} | {partial.interval.low:+.2f} to {partial.interval.high:+.2f} | "
             f"{mine['error'].mean():.3f} |"
         )
     return lines
@@ -120,7 +120,7 @@ def asked(method: UncertainSegmenter, cases: list[Any]) -> pd.DataFrame:
                 "ece": expected_calibration_error(confidence, correct, region=body),
                 "dice": float(np.mean(of_labels)),
                 "r": pearson(psv["psv"].to_numpy()[np.isfinite(psv["psv"])],
-                             np.array(of_labels)[np.isfinite(psv["psv"])]).value,
+                             np.array(of_labels)[np.isfinite(psv["psv"])]).estimate,
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
@@ -191,7 +191,7 @@ def real_ct(data: Path, folder: Path) -> list[str]:
         f"- Voxels called muscle above 150 or below -30 HU in slices without tumour: median "
         f"{100 * known['violation'].median():.0f} % ({100 * known['violation'].min():.0f} to "
         f"{100 * known['violation'].max():.0f} %). PSV over all {len(muscles)} muscles against this share: r = "
-        f"{r.value:+.2f} ({r.interval.low:+.2f} to {r.interval.high:+.2f}).",
+        f"{r.estimate:+.2f} ({r.interval.low:+.2f} to {r.interval.high:+.2f}).",
     ]
 
 

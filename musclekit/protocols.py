@@ -42,8 +42,8 @@ class ProbabilisticSegmenter(Segmenter, Protocol):
 
 
 @runtime_checkable
-class UncertainSegmenter(ProbabilisticSegmenter, Protocol):
-    """A segmenter that knows how far to trust itself."""
+class UncertainSegmenter(Segmenter, Protocol):
+    """A segmenter that knows how far to trust itself; its probabilities come with the prediction."""
 
     @property
     def is_uncertain(self) -> bool:

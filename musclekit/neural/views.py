@@ -173,7 +173,7 @@ def views_of(
 def _leg_view(image: Image, leg: Leg, spec: ViewSpec, multiple: int) -> View:
     warnings = []
     if leg.side is None:
-        warnings.append("a leg of unknown side was not mirrored: name its side if the labels look exchanged")
+        warnings.append("a leg of unknown side was not mirrored: say which it is (side)")
     if spec.kind == "leg":
         frame = _window(image.grid, leg.mask, spec, multiple)
         if leg.side not in (None, MIRROR_TO):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from musclekit.checks import check_cases, check_contrast, check_number
 from musclekit.errors import CheckpointError, MissingFileError, ParameterError
 from musclekit.image import Case, Contrast, Image, LabelMap, Prediction, ProbabilityMap
-from musclekit.labels import LabelSet
+from musclekit.labels import LabelSet, Side
 from musclekit.uncertainty import ClassReduction
 from musclekit.weights import checkpoint_path, shipped
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["EnsembleSegmenter", "NetworkSegmenter"]
 
 Precision = Literal["float32", "bfloat16"]
+Runtime = Literal["torch", "onnx"]
 
 
 class _Trained(BaseEstimator):
@@ -146,6 +147,9 @@ class NetworkSegmenter(_Trained):
         Slices that go through it at once.
     precision : {"float32", "bfloat16"}
         Of the work. bfloat16 is faster where the processor has the instructions for it (docs/benchmarks.md).
+    runtime : {"torch", "onnx"}
+        What does the work. ONNX Runtime, an extra (``pip install 'musclekit[onnx]'``), is faster on processors
+        (docs/benchmarks.md); it takes float32, and no samples.
     samples : int
         How often a network with dropout is sampled; 0 for one answer without dropout. With samples, `segment` gives
         the labels of their mean. `predict` takes 20 where this is 0.
@@ -153,6 +157,8 @@ class NetworkSegmenter(_Trained):
         Whether the variances of the classes are summed, as in Hiasa et al., or averaged, as in their code.
     random_state : int
         Of what is dropped. The grey values are taken into it, so that each scan has samples of its own.
+    side : {"left", "right"}, optional
+        Which leg, for scans that show one: left legs are mirrored for a network that learnt from single legs.
     largest : bool
         Whether of each structure of each leg only the largest connected piece is kept.
 
@@ -170,9 +176,11 @@ class NetworkSegmenter(_Trained):
         device: str = "cpu",
         batch: int = 8,
         precision: Precision = "float32",
+        runtime: Runtime = "torch",
         samples: int = 0,
         reduction: ClassReduction = "sum",
         random_state: int = 0,
+        side: Side | None = None,
         largest: bool = True,
     ) -> None:
         self.checkpoint = checkpoint
@@ -180,9 +188,11 @@ class NetworkSegmenter(_Trained):
         self.device = device
         self.batch = batch
         self.precision = precision
+        self.runtime = runtime
         self.samples = samples
         self.reduction = reduction
         self.random_state = random_state
+        self.side = side
         self.largest = largest
 
     #: Samples of `predict` where none are asked for.
@@ -209,9 +219,10 @@ class NetworkSegmenter(_Trained):
         check_number("samples", self.samples, least=0, whole=True)
         check_number("batch", self.batch, least=1, whole=True)
         check_number("random_state", self.random_state, least=0, whole=True)
+        n = self.n_samples if many else self.samples
+        self._check_runtime(n)
         (network,), card = self._loaded(on_device=True)
         check_contrast(image, card.contrasts, self.network or card.name)
-        n = self.n_samples if many else self.samples
         return segment_volume(
             network,
             card,
@@ -220,8 +231,22 @@ class NetworkSegmenter(_Trained):
             batch=self.batch,
             precision=self.precision,
             samples=Samples(n, self.random_state, self.reduction) if n else None,
+            side=self.side,
             largest=self.largest,
         )
+
+    def _check_runtime(self, samples: int) -> None:
+        if self.runtime not in get_args(Runtime):
+            raise ParameterError(f"runtime is one of {', '.join(get_args(Runtime))}, not '{self.runtime}'")
+        if self.runtime == "torch":
+            return
+        for name, given, taken in (
+            ("device", self.device, "cpu"),
+            ("precision", self.precision, "float32"),
+            ("samples", samples, 0),
+        ):
+            if given != taken:
+                raise ParameterError(f"with runtime 'onnx' {name} is {taken}, not {given}; runtime 'torch' does that")
 
     def _loaded(self, *, on_device: bool = False) -> tuple[Sequence[Any], SegmenterCard]:
         if self.checkpoint is None:
@@ -230,7 +255,9 @@ class NetworkSegmenter(_Trained):
                 f"'{self.network or 'network'}' needs a checkpoint: the file that training wrote"
                 f"{f', or weights that ship: {ready}' if ready else ''}"
             )
-        network, card = _read(self.checkpoint, self.device if on_device else "cpu")
+        network, card = _read(
+            self.checkpoint, self.device if on_device else "cpu", self.runtime if on_device else "torch"
+        )
         if self.network not in (None, card.network["name"]):
             raise CheckpointError(
                 f"{checkpoint_path(self.checkpoint)}: a checkpoint of '{card.network['name']}', not of '{self.network}'"
@@ -247,7 +274,7 @@ class EnsembleSegmenter(_Trained):
     ----------
     checkpoints : sequence of str or Path
         Files written by training; two at least. Networks, labels, windows and views have to be the same.
-    device, batch, precision, largest
+    device, batch, precision, side, largest
         As in `NetworkSegmenter`.
 
     References
@@ -262,12 +289,14 @@ class EnsembleSegmenter(_Trained):
         device: str = "cpu",
         batch: int = 8,
         precision: Precision = "float32",
+        side: Side | None = None,
         largest: bool = True,
     ) -> None:
         self.checkpoints = checkpoints
         self.device = device
         self.batch = batch
         self.precision = precision
+        self.side = side
         self.largest = largest
 
     #: Its networks always answer one by one.
@@ -297,6 +326,7 @@ class EnsembleSegmenter(_Trained):
             device=self.device,
             batch=self.batch,
             precision=self.precision,
+            side=self.side,
             largest=self.largest,
         )
 
@@ -329,23 +359,24 @@ def _people(cards: Sequence[SegmenterCard]) -> tuple[str, ...]:
     return tuple(sorted({name for card in cards for name in (*card.training_subjects, *card.validation_subjects)}))
 
 
-def _read(checkpoint: str | Path, device: str) -> tuple[Any, SegmenterCard]:
+def _read(checkpoint: str | Path, device: str, runtime: Runtime = "torch") -> tuple[Any, SegmenterCard]:
     """Network and card, read once for as long as the file stays the same."""
     path = checkpoint_path(checkpoint)
     try:
         found = path.stat()
     except OSError:
         raise MissingFileError(f"{path}: no such file") from None
-    return _load(path, (found.st_ino, found.st_mtime_ns, found.st_size), device)
+    return _load(path, (found.st_ino, found.st_mtime_ns, found.st_size), device, runtime)
 
 
 @lru_cache(maxsize=8)
-def _load(path: Path, state: tuple[int, ...], device: str) -> tuple[Any, SegmenterCard]:
+def _load(path: Path, state: tuple[int, ...], device: str, runtime: Runtime) -> tuple[Any, SegmenterCard]:
     """Read a checkpoint; the state of the file stands for its content."""
     from musclekit.neural import resolve_device
     from musclekit.neural.cards import SegmenterCard
     from musclekit.neural.checkpoint import load_checkpoint
+    from musclekit.neural.onnx import OnnxNetwork
 
     where = resolve_device(device)
     network, card = load_checkpoint(path, SegmenterCard)
-    return network.to(where), card
+    return OnnxNetwork(network) if runtime == "onnx" else network.to(where), card

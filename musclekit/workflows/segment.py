@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sklearn.base import clone
+
 from musclekit import registry
 from musclekit.errors import InputError, ParameterError, SegmentationError, UnsafeError, unknown_name
 from musclekit.image import Contrast
@@ -19,6 +21,7 @@ from musclekit.labels import Side
 from musclekit.memory import remembering
 from musclekit.protocols import Segmenter
 from musclekit.report import scan_figures
+from musclekit.segmenters.network import EnsembleSegmenter, NetworkSegmenter
 from musclekit.uncertainty import DiceCalibration
 from musclekit.workflows.batch import Batch, Job, naming_fates, scan_records
 from musclekit.workflows.cases import open_cases
@@ -234,6 +237,8 @@ def _segment(
     scan = open_scan(job.path, contrast=contrast, series=series)
     translator = translator_in(method)
     checked = None
+    if side is not None and isinstance(method, NetworkSegmenter | EnsembleSegmenter):
+        method = clone(method).set_params(side=side)
     try:
         # What is checked is what is segmented: it is translated once.
         with noted_warnings() as notes, remembering() if translator is not None else nullcontext():

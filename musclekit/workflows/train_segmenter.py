@@ -155,7 +155,9 @@ def train_segmenter_on_manifest(
     train, validation = _parts(cases, what)
     divisions = _divisions(train, validation, cases, what, folds)
     with noted_warnings() as notes:
-        scans = {case_id: _scans(cases.open(case_id), what) for case_id in (*train, *validation)}
+        scans = {
+            case_id: _scans(cases.open(case_id), what, what.size_needs.multiple) for case_id in (*train, *validation)
+        }
         notes += _remarks(cases, scans)
         for name, division in divisions.items():
             where = f"fold '{name}': the cases to train on" if name else "the cases to train on"
@@ -226,10 +228,17 @@ def _told(progress: OnProgress | None, n: int, folds: int) -> OnProgress | None:
     return told
 
 
-def _scans(case: Case, plan: SegmenterPlan) -> tuple[LabelledScan, ...]:
+def _scans(case: Case, plan: SegmenterPlan, multiple: int) -> tuple[LabelledScan, ...]:
     from musclekit.neural.labelled import labelled_views
 
-    return labelled_views([case], plan.labels, plan.view, plan.windows, background_beyond=plan.background_beyond)
+    return labelled_views(
+        [case],
+        plan.labels,
+        plan.view,
+        plan.windows,
+        multiple=multiple,
+        background_beyond=plan.background_beyond,
+    )
 
 
 def _of(scans: Mapping[str, tuple[LabelledScan, ...]], ids: Sequence[str]) -> list[LabelledScan]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from musclekit.checks import check_number
+from musclekit.neural.networks.dropout import MonteCarloDropout
 from musclekit.neural.networks.sizes import check_size
 
 __all__ = ["UNet256"]
@@ -78,7 +79,7 @@ class UNet256(nn.Module):
             if level:
                 parts.append(nn.InstanceNorm2d(after))
             if dropout and levels - 1 - DROPPED <= level < levels - 1:
-                parts.append(nn.Dropout(dropout))
+                parts.append(MonteCarloDropout(dropout))
             self.up.append(nn.Sequential(*parts))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from musclekit.neural.device import resolve_device
 
 __all__ = ["Ranks", "is_first_process", "joined"]
+
+#: How often this process has joined others.
+_JOINED = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,14 @@ def joined(device: str) -> Iterator[Ranks]:
     where = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device)
     if where.type == "cuda":
         torch.cuda.set_device(where)
-    dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    # Processes that train fold after fold join again and again: each time under a name of its own, or they would wait
+    # for each other's earlier words.
+    store, rank, size = next(rendezvous("env://"))
+    named = PrefixStore(f"musclekit-{next(_JOINED)}", store)
+    dist.init_process_group("nccl" if where.type == "cuda" else "gloo", store=named, rank=rank, world_size=size)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), where)
+        yield Ranks(rank, size, where)
+        # The first one writes files that the others may ask for next.
+        dist.barrier()
     finally:
         dist.destroy_process_group()

@@ -197,6 +197,12 @@ class SegmenterPlan:
         given = {name: value for name, value in self.network.items() if name != "name"}
         return {"in_channels": 2 * self.context + 1, "out_channels": len(self.labels) + 1, **given}
 
+    @property
+    def size_needs(self) -> networks.SizeNeeds:
+        """What sizes the network takes."""
+        with torch.device("meta"):
+            return networks.size_needs(self.build())
+
     def build(self) -> torch.nn.Module:
         """Build the network, with the first weights that torch draws for it."""
         return networks.build(self.network["name"], **self.network_parameters)
@@ -331,6 +337,8 @@ def check_segmenter_plan(plan: SegmenterPlan) -> None:
         )
     if plan.schedule.patience and plan.validation_split is None and not plan.validation_share:
         raise ParameterError("patience waits for a better score on validation cases: set validation_share, or a split")
+    if plan.validation_split is not None and plan.validation_share:
+        raise ParameterError("validation_split names who is validated on, and validation_share draws them: set one")
     if plan.split is not None and plan.split == plan.validation_split:
         raise ParameterError(f"split and validation_split are both '{plan.split}'")
     if plan.network["name"] in set(networks.names()) - set(networks.segmenters()):
@@ -344,13 +352,13 @@ def check_segmenter_plan(plan: SegmenterPlan) -> None:
             raise ParameterError("context is for networks of slices; one of volumes sees the neighbours anyway")
         if plan.block is not None and (dimensions != 3 or isinstance(network, networks.PlaneUNets)):
             raise ParameterError("block is for networks that are trained on blocks of volumes")
-        if dimensions == 3 and len(plan.block or plan.view.size) != 3:
-            raise ParameterError(
-                f"'{plan.network['name']}' works on volumes: set block = [planes, rows, columns], or the femur's view"
-            )
         if isinstance(network, networks.PlaneUNets) and plan.view.kind != "femur":
             raise ParameterError(
                 f"'{plan.network['name']}' sees slices of three planes in cubic voxels: set view = femur"
+            )
+        if dimensions == 3 and len(plan.block or plan.view.size) != 3:
+            raise ParameterError(
+                f"'{plan.network['name']}' works on volumes: set block = [planes, rows, columns], or the femur's view"
             )
         size = plan.sample_size(network)
         network.eval()(torch.empty(1, 2 * plan.context + 1, *size))

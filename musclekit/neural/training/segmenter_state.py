@@ -22,7 +22,7 @@ from musclekit.neural.training.segmenter_plan import SegmenterPlan
 __all__ = ["SegmenterTraining", "begin", "identity_of", "load_state", "save_state"]
 
 #: Of the plan: what may change between two calls, since no number depends on it.
-FREE = ("cases", "sheet_every")
+FREE = ("cases", "sheet_every", "name", "data", "licence", "limits")
 
 
 @dataclass(eq=False)

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from musclekit.errors import CheckpointError, InputError, LabelError, ParameterError
+from musclekit.evaluation import read_scores
+from musclekit.io import read_labels, read_manifest, write_labels, write_manifest
+from musclekit.labels import label_set
+from musclekit.neural.cards import SegmenterCard
+from musclekit.neural.checkpoint import read_card
+from musclekit.schemas import check_schema
+from musclekit.uncertainty import DiceCalibration
+from musclekit.workflows import segment_scans, train_segmenter_on_manifest, validate_file, write_phantoms
+
+PLAN = """
+kind = "train"
+task = "segment"
+labels = "{labels}"
+contrasts = ["ct"]
+view = {{ kind = "leg", spacing_mm = 6, size = [32, 32] }}
+network = {{ name = "bayesian-unet", width = 4, depth = 3, dropout = 0.1 }}
+schedule = {{ epochs = 2, batch = 4, learning_rate = 0.01 }}
+{more}
+"""
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of four phantoms on CT; not to be changed."""
+    folder = tmp_path_factory.mktemp("people")
+    write_phantoms(folder, subjects=4, modalities=("ct",), slices=2, size=64, seed=3)
+    return folder
+
+
+@pytest.fixture
+def cases(people: Path, tmp_path: Path) -> Path:
+    """The manifest of the four, to be changed."""
+    shutil.copytree(people, tmp_path / "cases")
+    return tmp_path / "cases" / "manifest.csv"
+
+
+def plan(tmp_path: Path, *, labels: str = "thigh-11", more: str = "") -> Path:
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN.format(labels=labels, more=more), encoding="utf-8")
+    return path
+
+
+def test_a_training_stops_goes_on_and_says_what_it_did(people: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    out = tmp_path / "out"
+    arguments = (plan(tmp_path, more="validation_share = 0.25\nsheet_every = 1"), people / "manifest.csv", out)
+    first = train_segmenter_on_manifest(*arguments, until=1, jobs=1)
+    assert (first.epochs_done, first.epochs) == (1, 2)
+    done = train_segmenter_on_manifest(*arguments, jobs=1, progress=lambda *line: told.append(str(line[2])))
+    assert done.epochs_done == 2
+    assert told[-1].startswith("epoch 2/2: loss ")
+    card = read_card(done.networks[0], SegmenterCard)
+    assert len(card.training_subjects) == 3
+    assert len(card.validation_subjects) == 1
+    assert card.scores["validation_dice"] >= 0
+    assert validate_file(out / "report.json")["kind"] == "report"
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert record["command"] == "train"
+    assert len(record["inputs"]) == 2 + 2 * 4
+    assert sorted(path.name for path in (out / "sheets").iterdir()) == ["epoch_0001.png", "epoch_0002.png"]
+    assert any("labels without a place in the network's set" in line and "femur" in line for line in done.warnings)
+
+
+def test_folds_score_every_case_by_a_network_that_did_not_learn_from_it(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = train_segmenter_on_manifest(plan(tmp_path), people / "manifest.csv", out, folds="leave-one-out", jobs=1)
+    folds = pd.read_csv(out / "folds.csv", dtype=str)
+    assert list(folds["case_id"]) == ["sub-01_ct", "sub-02_ct", "sub-03_ct", "sub-04_ct"]
+    for path, (_, row) in zip(done.networks, folds.iterrows(), strict=True):
+        assert row["subject"] not in read_card(path, SegmenterCard).training_subjects
+    scores = read_scores(out / "scores.csv")
+    assert set(scores["case_id"]) == set(folds["case_id"])
+    assert set(scores["status"]) == {"ok"}
+    assert scores.groupby("case_id")["fold"].nunique().eq(1).all()
+    trust = pd.read_csv(out / "uncertainty.csv")
+    assert len(trust) == 4 * 2 * 11
+    dice = scores[(scores["metric"] == "dice") & scores["slice"].isna()]
+    merged = trust.merge(dice, left_on=["case_id", "structure", "side"], right_on=["case_id", "label", "side"])
+    assert len(merged) == len(trust)
+    pd.testing.assert_series_equal(merged["dice"], merged["value"], check_names=False)
+    check_schema(json.loads((out / "calibration.json").read_text(encoding="utf-8")), "calibration", "the calibration")
+    calibration = DiceCalibration.load(out / "calibration.json")
+    assert calibration.model == read_card(done.networks[0], SegmenterCard).family
+
+
+def test_a_calibration_goes_with_networks_of_its_plan_alone(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "folds"
+    done = train_segmenter_on_manifest(plan(tmp_path), people / "manifest.csv", out, folds="2", jobs=1)
+    other = train_segmenter_on_manifest(
+        plan(tmp_path, more="augmentation = { shift = 0.1 }"), people / "manifest.csv", tmp_path / "other", jobs=1
+    )
+    scan, file = people / "sub-01_ct.nii.gz", out / "calibration.json"
+
+    def method(path: Path, samples: int) -> dict[str, object]:
+        return {"name": "bayesian-unet", "checkpoint": str(path), "samples": samples}
+
+    found = segment_scans([scan], tmp_path / "a", method=method(done.networks[0], 20), calibration=file)
+    table = pd.read_csv(found.scans[0].folder / f"{found.scans[0].name}_uncertainty.csv")  # type: ignore[operator]
+    assert {"psv", "volume_ml", "volume_low", "volume_high", "predicted_dice"} <= set(table.columns)
+    with pytest.raises(CheckpointError, match="the calibration of the Dice was made for number of samples 20, not 5"):
+        segment_scans([scan], tmp_path / "b", method=method(done.networks[0], 5), calibration=file)
+    with pytest.raises(CheckpointError, match="the calibration of the Dice was made for model"):
+        segment_scans([scan], tmp_path / "c", method=method(other.networks[0], 20), calibration=file)
+    with pytest.raises(ParameterError, match="a calibration is for a trained network that is sampled: set samples"):
+        segment_scans([scan], tmp_path / "d", method=method(done.networks[0], 0), calibration=file)
+    with pytest.raises(ParameterError, match="a calibration is for a trained network that is sampled"):
+        segment_scans([scan], tmp_path / "e", calibration=file)
+
+
+def test_cases_without_labels_are_left_out_and_named(cases: Path, tmp_path: Path) -> None:
+    rows = read_manifest(cases)
+    write_manifest([replace(rows[0], labels=None), *rows[1:]], cases)
+    done = train_segmenter_on_manifest(plan(tmp_path), cases, tmp_path / "out", jobs=1)
+    assert "1 of 4 cases have no label map and are left out: sub-01_ct" in done.warnings
+
+
+def test_the_manifest_may_say_what_label_maps_mean(cases: Path, tmp_path: Path) -> None:
+    for table in cases.parent.glob("*_dseg.tsv"):
+        table.unlink()
+    with pytest.raises(InputError, match="what the ids mean is not known; give --label-set"):
+        train_segmenter_on_manifest(plan(tmp_path), cases, tmp_path / "out", jobs=1)
+    lines = cases.read_text(encoding="utf-8").splitlines()
+    named = [f"{lines[0]},label_set", *(f"{line},thigh-full-sided" for line in lines[1:])]
+    cases.write_text("\n".join(named) + "\n", encoding="utf-8")
+    assert train_segmenter_on_manifest(plan(tmp_path), cases, tmp_path / "out", jobs=1).epochs_done == 2
+
+
+def refusal(error: type[Exception], tmp_path: Path, cases: Path, *, folds: str | None = None, **said: str) -> str:
+    with pytest.raises(error) as caught:
+        train_segmenter_on_manifest(plan(tmp_path, **said), cases, tmp_path / "refused", folds=folds, jobs=1)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_what_cannot_be_learnt_is_refused(people: Path, tmp_path: Path) -> None:
+    cases = people / "manifest.csv"
+    message = refusal(LabelError, tmp_path, cases, labels="hip-thigh-22")
+    assert "no map from 'thigh-full' to 'hip-thigh-22'" in message
+    message = refusal(LabelError, tmp_path, cases, labels="thigh-10")
+    assert "the cases to train on show no tensor fasciae latae" in message
+    assert "folds are a number or 'leave-one-out', not 'five'" in refusal(ParameterError, tmp_path, cases, folds="five")
+    message = refusal(ParameterError, tmp_path, cases, folds="9")
+    assert "the number of folds lies between 2 and the number of subjects, 4" in message
+    message = refusal(InputError, tmp_path, cases, more='split = "train"')
+    assert message.endswith("no labelled case is in split 'train'; there are: none")
+    message = refusal(InputError, tmp_path, cases, more="validation_share = 0.9")
+    assert "4 subjects cannot be shared out with validation_share = 0.9" in message
+
+
+def test_a_fold_that_lacks_a_label_is_named(cases: Path, tmp_path: Path) -> None:
+    # All but one person lose a muscle: the fold that leaves this person out cannot learn it.
+    for n in (2, 3, 4):
+        path = cases.parent / f"sub-0{n}_ct_dseg.nii.gz"
+        labels = read_labels(path, label_set("thigh-full-sided"))
+        kept = np.where(labels.mask("gracilis"), 0, labels.voxels)
+        write_labels(labels.with_voxels(kept), path)
+    message = refusal(LabelError, tmp_path, cases, folds="leave-one-out")
+    assert message.startswith("fold 'sub-01': the cases to train on show no gracilis")
+
+
+def test_splits_have_to_be_named(cases: Path, tmp_path: Path) -> None:
+    parts = ["train", "train", "validation", "test"]
+    write_manifest([replace(row, split=part) for row, part in zip(read_manifest(cases), parts, strict=True)], cases)
+    assert 'say in the plan which are trained on, as split = "validation"' in refusal(InputError, tmp_path, cases)
+    more = 'split = "train"\nvalidation_split = "validation"'
+    done = train_segmenter_on_manifest(plan(tmp_path, more=more), cases, tmp_path / "out", jobs=1)
+    card = read_card(done.networks[0], SegmenterCard)
+    assert (card.training_subjects, card.validation_subjects) == (("sub-01", "sub-02"), ("sub-03",))
+
+
+def test_a_folder_of_another_training_is_refused(people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train_segmenter_on_manifest(plan(tmp_path), people / "manifest.csv", out, jobs=1)
+    with pytest.raises(InputError, match=r"holds another training \(it differs in: seed\)"):
+        train_segmenter_on_manifest(plan(tmp_path, more="seed = 9"), people / "manifest.csv", out, jobs=1)
+    with pytest.raises(InputError, match="holds the results of another run"):
+        train_segmenter_on_manifest(plan(tmp_path), people / "manifest.csv", out, folds="2", jobs=1)
