@@ -11,6 +11,7 @@ Jaccard                        |P and R| / |P or R|                nan         0
 sensitivity                    |P and R| / |R|                     nan         0        nan      1
 positive predictive value      |P and R| / |P|                     nan         nan      0        1
 specificity                    |neither| / |not R|, in a region    1           1        < 1      1 (a)
+accuracy                       (|both| + |neither|) / |region|     1           < 1      < 1      1 (b)
 volume error in ml             |P| - |R|                           0           < 0      > 0      0
 volume error in per cent       of |R|                              nan         -100     inf      0
 surface distances (ASD, HD     Euclidean, between the centres      nan         inf      inf      0
@@ -20,6 +21,8 @@ PPV-erosion curve              a point each erosion                no points   n
 =============================  ==================================  ==========  =======  =======  =========
 
 (a) nan where the reference fills the region: there is no voxel to leave alone.
+
+(b) nan where the region is empty.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ __all__ = [
     "ReferenceSurface",
     "SurfaceDistances",
     "VolumeError",
+    "accuracy",
+    "accuracy_of_counts",
     "average_surface_distance",
     "dice",
     "dice_of_counts",
@@ -185,6 +190,29 @@ def specificity_of_counts(
     return _ratio(outside - wrong, outside)
 
 
+def accuracy_of_counts(
+    common: ArrayLike, prediction: ArrayLike, reference: ArrayLike, considered: ArrayLike
+) -> NDArray[np.float64]:
+    """Accuracy from numbers of voxels, element by element.
+
+    Parameters
+    ----------
+    common : array_like of int
+        Voxels in both masks.
+    prediction, reference : array_like of int
+        Voxels in each.
+    considered : array_like of int
+        Voxels looked at, as of `specificity_of_counts`: the larger the region, the nearer accuracy comes to 1.
+
+    Returns
+    -------
+    ndarray of float64
+        Voxels in both masks or in neither / voxels looked at; nan where there are none.
+    """
+    wrong = np.add(prediction, reference, dtype=np.float64) - 2 * np.asarray(common, dtype=np.float64)
+    return _ratio(np.subtract(considered, wrong, dtype=np.float64), considered)
+
+
 def dice(a: ArrayLike, b: ArrayLike) -> float:
     """Dice similarity coefficient, 2 |A and B| / (|A| + |B|).
 
@@ -306,10 +334,38 @@ def specificity(prediction: ArrayLike, reference: ArrayLike, region: ArrayLike) 
     ParameterError
         If a mask is not boolean.
     """
+    return float(specificity_of_counts(*_counts_within(prediction, reference, region)))
+
+
+def _counts_within(prediction: ArrayLike, reference: ArrayLike, region: ArrayLike) -> tuple[int, int, int, int]:
+    """Voxels of a region in both masks, in each, and in all."""
     considered, found = _masks(region, prediction)
     _, wanted = _masks(region, reference)
-    counts = _counts(found & considered, wanted & considered)
-    return float(specificity_of_counts(*counts, np.count_nonzero(considered)))
+    return *_counts(found & considered, wanted & considered), int(np.count_nonzero(considered))
+
+
+def accuracy(prediction: ArrayLike, reference: ArrayLike, region: ArrayLike) -> float:
+    """Accuracy: the part of a region that both masks hold, or both leave alone.
+
+    Parameters
+    ----------
+    prediction, reference, region : array_like of bool
+        Masks of one shape. Voxels outside the region do not count, whatever they hold: take the body, as for
+        `specificity`. A small structure is nearly all background even there: accuracy is high whatever is found of it.
+
+    Returns
+    -------
+    float
+        0 to 1; nan when the region is empty.
+
+    Raises
+    ------
+    GeometryError
+        If the shapes differ.
+    ParameterError
+        If a mask is not boolean.
+    """
+    return float(accuracy_of_counts(*_counts_within(prediction, reference, region)))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from musclekit.errors import GeometryError, ParameterError
 from musclekit.metrics import (
     ReferenceSurface,
     SurfaceDistances,
+    accuracy,
+    accuracy_of_counts,
     average_surface_distance,
     dice,
     dice_of_counts,
@@ -214,14 +216,16 @@ def test_empty_masks_in_every_other_measure(empty_side: str) -> None:
         "sensitivity": sensitivity(prediction, reference),
         "ppv": positive_predictive_value(prediction, reference),
         "specificity": specificity(prediction, reference, everywhere),
+        "accuracy": accuracy(prediction, reference, everywhere),
         "hausdorff95_max": hausdorff95_max(distances),
         "surface_dice": surface_dice(distances, 100.0),
     }
     expected = {
-        "both": dict.fromkeys(found, np.nan) | {"specificity": 1.0},
-        "prediction": dict.fromkeys(found, 0.0) | {"ppv": np.nan, "specificity": 1.0, "hausdorff95_max": np.inf},
+        "both": dict.fromkeys(found, np.nan) | {"specificity": 1.0, "accuracy": 1.0},
+        "prediction": dict.fromkeys(found, 0.0)
+        | {"ppv": np.nan, "specificity": 1.0, "accuracy": 54 / 60, "hausdorff95_max": np.inf},
         "reference": dict.fromkeys(found, 0.0)
-        | {"sensitivity": np.nan, "specificity": 54 / 60, "hausdorff95_max": np.inf},
+        | {"sensitivity": np.nan, "specificity": 54 / 60, "accuracy": 54 / 60, "hausdorff95_max": np.inf},
     }[empty_side]
     assert found == pytest.approx(expected, nan_ok=True)
     curve = ppv_erosion_curve(prediction, reference)
@@ -239,13 +243,19 @@ def test_overlap_of_hand_counted_squares() -> None:
     assert positive_predictive_value(prediction, reference) == pytest.approx(64 / 72)
     assert specificity(prediction, reference, everywhere) == pytest.approx((225 - 89) / (225 - 81))
     assert specificity(prediction, reference, body) == pytest.approx((180 - 89) / (180 - 81))
+    # 25 voxels are wrong: 8 found beside the reference, 17 of it not found.
+    assert accuracy(prediction, reference, everywhere) == pytest.approx((225 - 25) / 225)
+    assert accuracy(prediction, reference, body) == pytest.approx((180 - 25) / 180)
     body[:, 3] = False  # now the false positives, in column 3, lie outside
     assert specificity(prediction, reference, body) == 1.0
+    assert accuracy(prediction, reference, body) == pytest.approx((165 - 17) / 165)
 
 
 def test_specificity_where_the_reference_fills_the_region() -> None:
     prediction, reference = squares()
     assert np.isnan(specificity(prediction, reference, reference))
+    assert accuracy(prediction, reference, reference) == pytest.approx(72 / 81)
+    assert np.isnan(accuracy(prediction, reference, np.zeros_like(reference)))
 
 
 def test_counts_work_element_by_element() -> None:
@@ -255,6 +265,7 @@ def test_counts_work_element_by_element() -> None:
     np.testing.assert_array_equal(sensitivity_of_counts(common, wanted), [[0.5, nan], [0, nan]])
     np.testing.assert_array_equal(positive_predictive_value_of_counts(common, found), [[0.5, 0], [nan, nan]])
     np.testing.assert_allclose(specificity_of_counts(common, found, wanted, 10), [[7 / 8, 0.7], [1, 1]])
+    np.testing.assert_allclose(accuracy_of_counts(common, found, wanted, 10), [[0.8, 0.7], [0.8, 1]])
 
 
 @settings(max_examples=60, deadline=None)
@@ -266,6 +277,7 @@ def test_measures_of_overlap_agree_with_each_other(pair: tuple[Mask, Mask]) -> N
     assert sensitivity(a, b) == pytest.approx(positive_predictive_value(b, a), nan_ok=True)
     everywhere = np.ones_like(a)
     assert specificity(a, b, everywhere) == pytest.approx(sensitivity(~a, ~b), nan_ok=True)
+    assert accuracy(a, b, everywhere) == pytest.approx(np.mean(a == b))
     if a.any() and b.any():
         parts = sensitivity(a, b), positive_predictive_value(a, b)
         assert d == pytest.approx(2 * parts[0] * parts[1] / sum(parts) if sum(parts) else 0)

@@ -193,6 +193,7 @@ def measure(
 app.command()(studies.evaluate)
 app.command()(studies.compare)
 app.command()(studies.summarise)
+app.command()(studies.agree)
 app.command()(studies.search)
 app.command()(training.train)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from musclekit.report import Failure
     from musclekit.workflows import (
+        AgreementResult,
         BatchOutcome,
         ComparisonResult,
         EvaluationResult,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "print_agreement",
     "print_batch",
     "print_comparison",
     "print_evaluation",
@@ -122,6 +124,36 @@ def print_comparison(result: ComparisonResult, *, as_json: bool) -> None:
         table.add_row(*(escape(str(cell)) for cell in cells))
     _show(table)
     typer.echo(f"table: {result.table_path}")
+    typer.echo(f"report: {result.report_path}")
+
+
+def print_agreement(result: AgreementResult, *, as_json: bool) -> None:
+    """Print ICC, bias and limits of agreement of each group and volume, what failed, and where the files lie."""
+    _print_notes(result.warnings, result.failures)
+    if as_json:
+        _print_json(
+            {
+                "folder": str(result.folder),
+                "report": str(result.report_path),
+                "warnings": list(result.warnings),
+                "failures": [{"name": item.name, "message": item.message} for item in result.failures],
+                "agreement": _records(result.agreement),
+                "overlap": _records(result.overlap),
+            }
+        )
+        return
+    table = Table(
+        "set", "group", "side", "volume", "persons", "ICC(2,1)", "ICC(3,1)", "bias, mL", "limits, mL", "left out"
+    )
+    for row in result.agreement.to_dict("records"):
+        limits = "-" if row["lower_ml"] != row["lower_ml"] else f"{row['lower_ml']:+.4g} to {row['upper_ml']:+.4g}"
+        iccs = ("-" if row[name] != row[name] else f"{row[name]:.3f}" for name in ("icc_2_1", "icc_3_1"))
+        numbers = (*iccs, "-" if row["bias_ml"] != row["bias_ml"] else f"{row['bias_ml']:+.4g}", limits)
+        about = (row["set"], row["group"], row["side"], row["quantity"].removesuffix("_ml"), row["subjects"])
+        table.add_row(*(escape(str(cell)) for cell in (*about, *numbers, row["left_out"])))
+    _show(table)
+    typer.echo(f"volumes: {result.folder / 'volumes.csv'}")
+    typer.echo(f"agreement: {result.folder / 'agreement.csv'}")
     typer.echo(f"report: {result.report_path}")
 
 

@@ -1,4 +1,4 @@
-"""The commands for a study: evaluate, compare, summarise, search."""
+"""The commands for a study: evaluate, compare, summarise, agree, search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from musclekit.cli.guard import SOME_FAILED, guarded
 from musclekit.cli.options import AsJson, Jobs, LabelSetName, Out, Quiet, Settings, words
 from musclekit.errors import ParameterError
 
-__all__ = ["compare", "evaluate", "search", "summarise"]
+__all__ = ["agree", "compare", "evaluate", "search", "summarise"]
 
 
 class ModeChoice(StrEnum):
@@ -34,6 +34,13 @@ class CorrectionChoice(StrEnum):
 
     HOLM = "holm"
     BONFERRONI = "bonferroni"
+
+
+class LegsChoice(StrEnum):
+    """What ``--legs`` takes."""
+
+    MEAN = "mean"
+    APART = "apart"
 
 
 Metric = Annotated[str, typer.Option("--metric", help="dice, asd, hd95, volume_error ...")]
@@ -183,6 +190,76 @@ def summarise(
             progress=progress,
         )
     print_summary(result, as_json=as_json)
+
+
+@guarded
+def agree(
+    manifest: Annotated[Path, typer.Argument(help="Manifest (CSV) of cases with manual label maps.")],
+    out: Out,
+    predictions: Annotated[
+        Path | None, typer.Option("--predictions", help="Folder of automatic label maps, <case_id>_dseg.nii.gz.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="In place of them, a segmenter; see `musclekit methods`.")
+    ] = None,
+    translator: Annotated[str | None, typer.Option("--translator", help="A translator to put before it.")] = None,
+    settings: Settings = None,
+    name: Annotated[str | None, typer.Option("--name", help="What the automatic is called.")] = None,
+    splits: Annotated[
+        str,
+        typer.Option(
+            "--splits", help="For a method: none, leave-one-subject-out, manifest, or a number of folds of subjects."
+        ),
+    ] = "none",
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="Manifest of annotated cases to fit on once, in place of --splits.")
+    ] = None,
+    groups: Annotated[
+        str, typer.Option("--groups", help="Label set to gather muscles in: functional-3, muscle, thigh-4 ...")
+    ] = "functional-3",
+    by: Annotated[
+        str | None, typer.Option("--by", help="Column of the manifest that tells internal from external: split ...")
+    ] = None,
+    legs: Annotated[
+        LegsChoice, typer.Option("--legs", help="One observation is a person's mean over legs, or each side apart.")
+    ] = LegsChoice.MEAN,
+    label_set: LabelSetName = None,
+    jobs: Jobs = 1,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare automatic with manual volumes of functional groups: total, lean, fat; ICC, Bland-Altman."""
+    from musclekit.cli.output import print_agreement
+    from musclekit.cli.progress import progress_bar
+    from musclekit.cli.values import parse_settings
+    from musclekit.workflows import agree_on_volumes, methods_of
+
+    if (predictions is None) == (method is None):
+        raise ParameterError("give one of --method and --predictions: whose volumes shall be compared?")
+    if predictions is not None and (translator is not None or settings or splits != "none" or cases is not None):
+        raise ParameterError("--predictions takes label maps as they are: no method can be set up or fitted")
+    chosen = None
+    if method is not None:
+        chosen = methods_of([method], None, translator, parse_settings(settings or []), name)
+    with progress_bar("measuring", quiet=quiet) as progress:
+        result = agree_on_volumes(
+            manifest,
+            out,
+            predictions=predictions,
+            method=chosen,
+            name=name,
+            splits=splits,
+            training=cases,
+            groups=groups,
+            by=by,
+            legs="mean" if legs is LegsChoice.MEAN else "apart",
+            label_set_name=label_set,
+            jobs=jobs,
+            progress=progress,
+        )
+    print_agreement(result, as_json=as_json)
+    if result.failures:
+        raise typer.Exit(SOME_FAILED)
 
 
 @guarded

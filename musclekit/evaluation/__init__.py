@@ -5,6 +5,13 @@ The search is `musclekit.evaluation.search.search`: the package does not hide th
 
 from __future__ import annotations
 
+from musclekit.evaluation.agreement import (
+    AGREEMENT_COLUMNS,
+    REPEATABILITY_COLUMNS,
+    pair_volumes,
+    repeatability,
+    volume_agreement,
+)
 from musclekit.evaluation.case_scores import CaseScorer, score_case
 from musclekit.evaluation.comparison import COMPARISON_COLUMNS, compare
 from musclekit.evaluation.harness import evaluate, image_for, labels_path, training_subjects
@@ -12,6 +19,7 @@ from musclekit.evaluation.scores import (
     COLUMNS,
     DEFAULT_METRICS,
     METRICS,
+    WITHIN_BODY,
     ReferenceScorer,
     Score,
     common_label_set,
@@ -28,10 +36,13 @@ from musclekit.evaluation.search import Plan, SearchResult, check_plan, read_pla
 from musclekit.evaluation.splits import Fold, by_split, check_folds, k_folds, leave_one_subject_out, subjects_of
 
 __all__ = [
+    "AGREEMENT_COLUMNS",
     "COLUMNS",
     "COMPARISON_COLUMNS",
     "DEFAULT_METRICS",
     "METRICS",
+    "REPEATABILITY_COLUMNS",
+    "WITHIN_BODY",
     "CaseScorer",
     "Fold",
     "Plan",
@@ -50,14 +61,17 @@ __all__ = [
     "known_metrics",
     "labels_path",
     "leave_one_subject_out",
+    "pair_volumes",
     "params_id",
     "params_table",
     "read_plan",
     "read_scores",
+    "repeatability",
     "score",
     "score_case",
     "score_table",
     "subjects_of",
     "training_subjects",
+    "volume_agreement",
     "write_scores",
 ]

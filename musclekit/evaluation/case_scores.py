@@ -8,11 +8,21 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from musclekit.anatomy import Leg, body_mask, split_legs
 from musclekit.errors import InputError, MusclekitError
-from musclekit.evaluation.scores import ReferenceScorer, Score, common_label_set, failed, known_metrics, score_table
+from musclekit.evaluation.scores import (
+    WITHIN_BODY,
+    ReferenceScorer,
+    Score,
+    common_label_set,
+    failed,
+    known_metrics,
+    score_table,
+)
 from musclekit.image import Case, LabelMap
 from musclekit.labels import LabelSet
 
@@ -25,6 +35,9 @@ class CaseScorer:
     Where the label set does not tell the sides apart, the case names no side and its scan shows two legs
     (`musclekit.anatomy.split_legs`), labels and reference are parted by leg and each side is scored by itself; left and
     right come from the affine. The side of a single leg is that of the case, else what the scan tells.
+
+    Specificity and accuracy are those of the body (`musclekit.anatomy.body_mask`), both legs of it where the scan shows
+    two, never of the whole field of view; they are undefined where no body is found.
 
     Parameters
     ----------
@@ -93,7 +106,12 @@ class CaseScorer:
         reference, target = self._target(labels.label_set)
         if target not in self._scorers:
             self._scorers[target] = ReferenceScorer(
-                reference, label_set=target, metrics=self.metrics, slices=self.slices, legs=self._legs(target)
+                reference,
+                label_set=target,
+                metrics=self.metrics,
+                slices=self.slices,
+                legs=self._legs(target),
+                body=self._body if WITHIN_BODY & set(self.metrics) else None,
             )
         return self._scorers[target].scores(labels)
 
@@ -136,21 +154,30 @@ class CaseScorer:
         return self.case.reference, self.label_set or common_label_set(label_set, self.case.reference.label_set)
 
     @cached_property
-    def _found_legs(self) -> tuple[Leg, ...]:
+    def _body(self) -> NDArray[np.bool_]:
+        """The body in the scan; empty where none is found, so that what needs it is undefined."""
         image = next(iter(self.case.images.values()))
         try:
-            return split_legs(image, body_mask(image))
+            return body_mask(image)
         except MusclekitError:
-            return ()  # without a body there are no sides to tell apart; the scores are those of the whole scan
+            return np.zeros(image.grid.shape, dtype=np.bool_)
+
+    @cached_property
+    def legs(self) -> tuple[Leg, ...]:
+        """The legs that the scan shows; none where they cannot be told: the scores are then those of the whole scan."""
+        try:
+            return split_legs(next(iter(self.case.images.values())), self._body)
+        except MusclekitError:
+            return ()
 
     def _legs(self, target: LabelSet) -> tuple[Leg, ...]:
         """Return the two legs by which a set that does not tell sides apart is scored, if there are two."""
         sideless = self.case.side is None and not target.is_sided and target.ids <= set(target.sided_ids)
-        return self._found_legs if sideless and len(self._found_legs) == 2 else ()
+        return self.legs if sideless and len(self.legs) == 2 else ()
 
     def _side(self, target: LabelSet) -> str | None:
-        if self.case.side is None and not target.is_sided and len(self._found_legs) == 1:
-            return self._found_legs[0].side or "unknown"
+        if self.case.side is None and not target.is_sided and len(self.legs) == 1:
+            return self.legs[0].side or "unknown"
         return self.case.side
 
 

@@ -34,6 +34,7 @@ from musclekit.labels import label_set as named_label_set
 from musclekit.metrics import (
     ReferenceSurface,
     SurfaceDistances,
+    accuracy_of_counts,
     average_surface_distance,
     dice_of_counts,
     hausdorff,
@@ -52,6 +53,7 @@ __all__ = [
     "COLUMNS",
     "DEFAULT_METRICS",
     "METRICS",
+    "WITHIN_BODY",
     "ReferenceScorer",
     "Score",
     "common_label_set",
@@ -75,17 +77,16 @@ COLUMNS = (
 class _Counts:
     """Voxels of each label in both maps, in the prediction and in the reference; shape (Z, labels) or (labels,).
 
-    ``size`` is the number of voxels of a slice, or of the volume.
+    ``size`` is the number of voxels looked at in each slice, shape (Z, 1), or in the volume, shape (1,).
     """
 
     common: NDArray[np.int64]
     found: NDArray[np.int64]
     wanted: NDArray[np.int64]
-    size: int
+    size: NDArray[np.int64]
 
     def over_volume(self) -> _Counts:
-        common, found, wanted = (n.sum(axis=0) for n in (self.common, self.found, self.wanted))
-        return _Counts(common, found, wanted, self.size * len(self.common))
+        return _Counts(*(n.sum(axis=0) for n in (self.common, self.found, self.wanted, self.size)))
 
 
 #: Measures of overlap, taken of volumes and of slices.
@@ -94,6 +95,7 @@ _OVERLAP: Mapping[str, Callable[[_Counts], NDArray[np.float64]]] = {
     "jaccard": lambda n: jaccard_of_counts(n.common, n.found, n.wanted),
     "sensitivity": lambda n: sensitivity_of_counts(n.common, n.wanted),
     "specificity": lambda n: specificity_of_counts(n.common, n.found, n.wanted, n.size),
+    "accuracy": lambda n: accuracy_of_counts(n.common, n.found, n.wanted, n.size),
     "ppv": lambda n: positive_predictive_value_of_counts(n.common, n.found),
 }
 #: Measures of volume, of voxels found and wanted and the volume of a voxel in ml.
@@ -119,6 +121,9 @@ METRICS: Mapping[str, str] = MappingProxyType(
     | {"volume": "ml", "reference_volume": "ml", "volume_error": "ml", "relative_volume_error": "%"}
     | {name: "" if name.startswith("surface_dice") else "mm" for name in _DISTANCE}
 )
+
+#: Measures of overlap that ask for a region, the body: over a whole field of view, air makes any of them 1.
+WITHIN_BODY = frozenset({"specificity", "accuracy"})
 
 #: What is measured where nothing else is asked for.
 DEFAULT_METRICS = ("dice", "volume_error", "relative_volume_error", "asd", "hd95")
@@ -261,6 +266,9 @@ class ReferenceScorer:
         Two legs (`musclekit.anatomy.split_legs`): each side is then scored by itself, though the labels do not tell
         the sides apart, and a leg without any label in the reference counts as not annotated. None: as the label
         set has it.
+    body : ndarray of bool, shape (Z, Y, X), optional
+        The region of the metrics `WITHIN_BODY`, all of the body that the scan shows, both legs of it where there are
+        two; what either map holds beyond it does not count for them.
 
     Attributes
     ----------
@@ -272,7 +280,9 @@ class ReferenceScorer:
     UnknownNameError
         If there is no such metric; the message lists those there are.
     ParameterError
-        If no metric is given, or one twice.
+        If no metric is given, or one twice, or one of those within the body without a body.
+    GeometryError
+        If the body has another shape than the reference.
     LabelError
         If the reference does not map to the label set.
     """
@@ -285,8 +295,15 @@ class ReferenceScorer:
         metrics: Sequence[str] | None = None,
         slices: bool = True,
         legs: Sequence[Leg] = (),
+        body: NDArray[np.bool_] | None = None,
     ) -> None:
         self.metrics = known_metrics(metrics)
+        within = [name for name in self.metrics if name in WITHIN_BODY]
+        if within and body is None:
+            raise ParameterError(f"{' and '.join(within)} can only be told within the body: give the body mask")
+        if body is not None and body.shape != reference.grid.shape:
+            raise GeometryError(f"the body mask has shape {body.shape}, the reference {reference.grid.shape} (z, y, x)")
+        self._body = body if within else None
         self.slices = slices
         self._legs = tuple(legs)
         self._unsided = label_set or reference.label_set
@@ -338,10 +355,17 @@ class ReferenceScorer:
         if not prediction.grid.same_as(self._wanted.grid):
             difference = prediction.grid.difference(self._wanted.grid)
             raise GeometryError(f"prediction and reference lie on two grids: {difference}")
-        counts = self._count(self._in_set(prediction) if self._legs else prediction)
+        found = self._in_set(prediction) if self._legs else prediction
+        counts = self._count(found)
+        inside = counts if self._body is None else self._count(found, self._body)
         whole = counts.over_volume()
-        volume = {name: measure(whole) for name, measure in _OVERLAP.items() if name in self.metrics}
-        planes = {name: measure(counts) for name, measure in _OVERLAP.items() if name in self.metrics and self.slices}
+        overlap = {name: measure for name, measure in _OVERLAP.items() if name in self.metrics}
+        planes = {
+            name: measure(inside if name in WITHIN_BODY else counts) for name, measure in overlap.items() if self.slices
+        }
+        volume = {
+            name: measure(inside.over_volume() if name in WITHIN_BODY else whole) for name, measure in overlap.items()
+        }
         in_slice = (counts.found + counts.wanted) > 0
         distances = self._distances(prediction) if any(name in _DISTANCE for name in self.metrics) else None
         ml = self._wanted.grid.voxel_volume_mm3 / 1000.0
@@ -366,8 +390,8 @@ class ReferenceScorer:
                 ]
         return rows
 
-    def _count(self, prediction: LabelMap) -> _Counts:
-        """Count voxels of each label in each slice, or, where slices are not scored, in the volume as one slice."""
+    def _count(self, prediction: LabelMap, body: NDArray[np.bool_] | None = None) -> _Counts:
+        """Count voxels of each label in each slice, all of them or those of the body."""
         source = prediction.label_set
         if source not in self._found_codes:
             # The way to the set compared in and to the position in it is one table.
@@ -376,8 +400,11 @@ class ReferenceScorer:
             self._found_codes[source] = self._positions[table] * self._n
         table, n = self._found_codes[source], self._n
         planes = zip(prediction.voxels, self._codes, strict=True)
-        pairs = np.stack([np.bincount((table[a] + b).reshape(-1), minlength=n * n).reshape(n, n) for a, b in planes])
-        size = prediction.voxels[0].size
+        both = [(table[a] + b).reshape(-1) for a, b in planes]
+        if body is not None:
+            both = [plane[inside.reshape(-1)] for plane, inside in zip(both, body, strict=True)]
+        pairs = np.stack([np.bincount(plane, minlength=n * n).reshape(n, n) for plane in both])
+        size = np.array([[plane.size] for plane in both])
         return _Counts(np.einsum("zkk->zk", pairs)[:, 1:], pairs.sum(axis=2)[:, 1:], pairs.sum(axis=1)[:, 1:], size)
 
     def _distances(self, prediction: LabelMap) -> list[SurfaceDistances]:
@@ -418,6 +445,7 @@ def score(
     label_set: LabelSet | None = None,
     metrics: Sequence[str] | None = None,
     slices: bool = True,
+    body: NDArray[np.bool_] | None = None,
 ) -> pd.DataFrame:
     """Score one label map against its reference.
 
@@ -435,6 +463,8 @@ def score(
         Names among `METRICS`; `DEFAULT_METRICS` if left out.
     slices : bool
         Whether the measures of overlap are taken of each slice too.
+    body : ndarray of bool, shape (Z, Y, X), optional
+        Needed for specificity and accuracy, which are those of the body (`ReferenceScorer`).
 
     Returns
     -------
@@ -451,7 +481,7 @@ def score(
         If there is no such metric; the message lists those there are.
     """
     target = label_set or common_label_set(prediction.label_set, reference.label_set)
-    scorer = ReferenceScorer(reference, label_set=target, metrics=metrics, slices=slices)
+    scorer = ReferenceScorer(reference, label_set=target, metrics=metrics, slices=slices, body=body)
     return score_table(
         scorer.scores(prediction),
         case_id=case_id,

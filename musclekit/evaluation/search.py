@@ -63,7 +63,7 @@ __all__ = ["LOWER_IS_BETTER", "NAMED_GRIDS", "Mode", "Plan", "SearchResult", "ch
 Mode = Literal["nested", "paper"]
 
 #: Metrics a choice can go by. Differences of volume have a sign, and volumes say nothing of agreement.
-_HIGHER_IS_BETTER = frozenset({"dice", "jaccard", "sensitivity", "specificity", "ppv", "surface_dice_2mm"})
+_HIGHER_IS_BETTER = frozenset({"dice", "jaccard", "sensitivity", "specificity", "accuracy", "ppv", "surface_dice_2mm"})
 LOWER_IS_BETTER = frozenset({"asd", "hd", "hd95", "hd95_max"})
 
 #: Digits of a table that people read; the tables a choice can be checked with hold every digit.

@@ -1,5 +1,6 @@
 """One plain function per command, for a notebook as well as for the shell."""
 
+from musclekit.workflows.agree import AgreementResult, agree_on_volumes
 from musclekit.workflows.cases import ManifestCases, open_cases
 from musclekit.workflows.compare import ComparisonResult, compare_scores
 from musclekit.workflows.demo import DemoResult, run_demo
@@ -17,6 +18,7 @@ from musclekit.workflows.translate import compose_translator, translate_scans
 from musclekit.workflows.validate import validate_file
 
 __all__ = [
+    "AgreementResult",
     "BatchOutcome",
     "ComparisonResult",
     "DemoResult",
@@ -28,6 +30,7 @@ __all__ = [
     "SegmenterOutcome",
     "SummaryResult",
     "TrainOutcome",
+    "agree_on_volumes",
     "collect_info",
     "compare_scores",
     "compose_method",

@@ -25,7 +25,7 @@ from musclekit.evaluation.scores import (
 )
 from musclekit.evaluation.search import read_plan
 from musclekit.evaluation.splits import Fold, by_split, k_folds, leave_one_subject_out
-from musclekit.image import Case
+from musclekit.image import Case, LabelMap
 from musclekit.io import read_labels, stem
 from musclekit.labels import LabelSet, label_set
 from musclekit.protocols import Segmenter
@@ -54,6 +54,8 @@ __all__ = [
     "method_of_plan",
     "method_title",
     "methods_of",
+    "prediction_path",
+    "read_prediction",
 ]
 
 #: The scores of the harness, and the volumes that the Bland-Altman figure is drawn from.
@@ -326,7 +328,7 @@ def evaluate_predictions(
         "label set": label_set_name,
         "compared in": compared_in,
     }
-    found = {rows[0].case_id: _prediction_of(predictions, rows[0].case_id) for rows in cases.rows}
+    found = {rows[0].case_id: prediction_path(predictions, rows[0].case_id) for rows in cases.rows}
     if not any(found.values()):
         raise InputError(
             f"{predictions}: there is a label map for none of the {len(found)} cases; they are looked for as "
@@ -389,7 +391,8 @@ def _why_none(cases: ManifestCases) -> str:
     return next(iter(cases.failed.values()), "none has a label map")
 
 
-def _prediction_of(folder: Path, case_id: str) -> Path | None:
+def prediction_path(folder: Path, case_id: str) -> Path | None:
+    """Return the label map of a case in a folder of predictions, by its name; None where there is none."""
     for ending in ("_dseg", ""):
         for suffix in VOLUME_SUFFIXES:
             path = folder / f"{case_id}{ending}{suffix}"
@@ -408,9 +411,14 @@ def _score_file(
 ) -> pd.DataFrame:
     if path is None:
         raise MissingFileError(f"there is no label map {case.id}_dseg.nii.gz in the folder of predictions")
+    return score_case(read_prediction(path, label_set_name), case, method=method, metrics=metrics, label_set=target)
+
+
+def read_prediction(path: Path, label_set_name: str | None = None) -> LabelMap:
+    """Read a label map whose ids mean what the table beside it says, else what the name of a label set says."""
     table = path.with_name(f"{stem(path)}.tsv")
     meaning = label_set(label_set_name) if label_set_name and not table.is_file() else label_set_of(path)
-    return score_case(read_labels(path, meaning), case, method=method, metrics=metrics, label_set=target)
+    return read_labels(path, meaning)
 
 
 def _nothing_works(scores: pd.DataFrame) -> bool:

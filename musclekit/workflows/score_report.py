@@ -30,6 +30,7 @@ METRIC_TITLES = {
     "jaccard": ("Jaccard", ""),
     "sensitivity": ("Sensitivity", ""),
     "specificity": ("Specificity", ""),
+    "accuracy": ("Accuracy", ""),
     "ppv": ("Positive predictive value", ""),
     "volume": ("Volume", "mL"),
     "reference_volume": ("Volume of the reference", "mL"),

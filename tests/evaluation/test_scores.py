@@ -18,6 +18,7 @@ from musclekit.errors import (
     LabelError,
     MissingFileError,
     OutputError,
+    ParameterError,
     SchemaError,
 )
 from musclekit.evaluation.scores import (
@@ -38,6 +39,7 @@ from musclekit.image import Grid, LabelMap
 from musclekit.labels import label_set
 from musclekit.metrics import (
     ReferenceSurface,
+    accuracy,
     average_surface_distance,
     dice,
     hausdorff,
@@ -100,15 +102,16 @@ def test_scores_are_those_of_the_plain_functions(seed: int, shape: tuple[int, in
 @pytest.mark.parametrize("seed", range(3))
 def test_every_metric_is_that_of_the_plain_function(seed: int) -> None:
     found, wanted = label_map(random_ids(seed)), label_map(random_ids(seed + 100))
-    frame = scored(found, wanted, metrics=tuple(METRICS))
-    everywhere = np.ones(GRID.shape[1:], bool)
+    body = np.random.default_rng(seed).random(GRID.shape) < 0.7
+    frame = scored(found, wanted, metrics=tuple(METRICS), body=body)
     for label in found.label_set:
         a, b = found.voxels == label.id, wanted.voxels == label.id
         distances = surface_distances(a, b, GRID.spacing)
         expected = {
             "jaccard": jaccard(a, b),
             "sensitivity": sensitivity(a, b),
-            "specificity": specificity(a, b, np.ones_like(a)),
+            "specificity": specificity(a, b, body),
+            "accuracy": accuracy(a, b, body),
             "ppv": positive_predictive_value(a, b),
             "volume": a.sum() * GRID.voxel_volume_mm3 / 1000,
             "reference_volume": b.sum() * GRID.voxel_volume_mm3 / 1000,
@@ -119,13 +122,38 @@ def test_every_metric_is_that_of_the_plain_function(seed: int) -> None:
         for metric, number in expected.items():
             assert value(frame, label.name, metric) == pytest.approx(number)
         assert value(frame, label.name, "ppv", slice=1) == pytest.approx(positive_predictive_value(a[1], b[1]))
-        assert value(frame, label.name, "specificity", slice=2) == pytest.approx(specificity(a[2], b[2], everywhere))
-    assert set(frame.loc[frame["slice"].notna(), "metric"]) == {"dice", "jaccard", "sensitivity", "specificity", "ppv"}
+        assert value(frame, label.name, "specificity", slice=2) == pytest.approx(specificity(a[2], b[2], body[2]))
+        assert value(frame, label.name, "accuracy", slice=2) == pytest.approx(accuracy(a[2], b[2], body[2]))
+    overlap = {"dice", "jaccard", "sensitivity", "specificity", "accuracy", "ppv"}
+    assert set(frame.loc[frame["slice"].notna(), "metric"]) == overlap
     check_schema(json.loads(json.dumps(rows_of(frame))), "scores", "the table")
 
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, object]]:
     return frame.astype(object).where(frame.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+
+def test_specificity_and_accuracy_are_those_of_the_body() -> None:
+    ids = np.zeros(GRID.shape, int)
+    ids[1, 2:6, 2:6] = 1  # 16 voxels
+    found = np.roll(ids, 1, axis=2)  # 12 in common; 4 beside it, 4 not found
+    body = np.zeros(GRID.shape, bool)
+    body[:2, 1:9, 1:9] = True  # 128 voxels
+    maps = label_map(found, "muscle"), label_map(ids, "muscle")
+    asked = ("specificity", "accuracy", "dice")
+    frame = scored(*maps, metrics=asked, body=body)
+    assert value(frame, "muscle", "specificity") == pytest.approx(108 / 112)
+    assert value(frame, "muscle", "accuracy") == pytest.approx(120 / 128)
+    assert value(frame, "muscle", "specificity", slice=1) == pytest.approx(44 / 48)
+    body[:, :, 6] = False  # where the 4 beside it lie; Dice goes on counting them
+    frame = scored(*maps, metrics=asked, body=body)
+    assert value(frame, "muscle", "specificity") == 1.0
+    assert value(frame, "muscle", "accuracy") == pytest.approx(108 / 112)
+    assert value(frame, "muscle", "dice") == pytest.approx(12 / 16)
+    with pytest.raises(ParameterError, match="specificity and accuracy can only be told within the body"):
+        scored(*maps, metrics=asked)
+    with pytest.raises(GeometryError, match="the body mask has shape"):
+        scored(*maps, metrics=asked, body=body[0])
 
 
 def test_slices_can_be_left_out() -> None:
@@ -144,7 +172,10 @@ def test_the_metrics_keep_the_order_asked_for() -> None:
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        (("dise",), "unknown metric 'dise'; did you mean 'dice'. Known: asd, dice, hd, hd95, hd95_max, jaccard, ppv"),
+        (
+            ("dise",),
+            "unknown metric 'dise'; did you mean 'dice'. Known: accuracy, asd, dice, hd, hd95, hd95_max, jaccard, ppv",
+        ),
         ((), "metrics are one or more names, each once, not none"),
         (("dice", "asd", "dice"), "metrics are one or more names, each once, not dice, asd, dice"),
     ],
@@ -176,12 +207,13 @@ def test_a_reference_made_ready_scores_as_one_that_is_not(seed: int, name: str) 
     wanted = label_map(random_ids(seed, n=12), reference.name)
     predictions = [label_map(random_ids(seed + k, n=len(s) + 1), s.name) for k, s in enumerate((other, reference))]
     target = common_label_set(other, reference)
-    ready = ReferenceScorer(wanted, label_set=target, metrics=tuple(METRICS))
+    body = np.random.default_rng(seed).random(wanted.grid.shape) < 0.7
+    ready = ReferenceScorer(wanted, label_set=target, metrics=tuple(METRICS), body=body)
     for prediction in predictions:
-        alone = scored(prediction, wanted, label_set=target, metrics=tuple(METRICS))
+        alone = scored(prediction, wanted, label_set=target, metrics=tuple(METRICS), body=body)
         assert_frame_equal(alone, score_table(ready.scores(prediction), case_id="c1", subject="s1", method="m"))
         mirrored, truth = (m.with_voxels(m.voxels[:, ::-1]) for m in (prediction, wanted))
-        turned = scored(mirrored, truth, label_set=target, metrics=tuple(METRICS))
+        turned = scored(mirrored, truth, label_set=target, metrics=tuple(METRICS), body=body[:, ::-1])
         assert_frame_equal(alone, turned)  # no metric knows which way is front
         exchanged = scored(wanted, prediction, label_set=target, metrics=("dice", "jaccard", "asd", "hd95"))
         same = alone[alone["metric"].isin(exchanged["metric"])].reset_index(drop=True)
