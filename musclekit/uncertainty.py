@@ -192,8 +192,10 @@ class RunningSums:
         elif sample.shape != self._sum.shape:
             raise GeometryError(f"a sample has shape {sample.shape}, those before it {self._sum.shape}")
         self._n += 1
-        self._sum += sample
-        self._squares += np.square(sample, dtype=np.float64)
+        # Class by class: the squares of all of them would be new memory at every call, and take as long as the rest.
+        for n, values in enumerate(sample):
+            self._sum[n] += values
+            self._squares[n] += np.square(values, dtype=np.float64)
 
     def mean(self) -> Floats:
         """Return the mean of the samples, shape (C, ...): the probabilities that labels are taken from (equation 3).

@@ -84,11 +84,11 @@ class _PositionAttention(nn.Module):
 
     def affinities(self, features: torch.Tensor) -> torch.Tensor:
         """Of each position (row) to all of them (columns); a row sums to 1."""
-        alike = self.centre(features).flatten(2).mT @ self.top(features).flatten(2)
+        alike = self.centre(features).flatten(2).transpose(-2, -1) @ self.top(features).flatten(2)
         return torch.softmax(alike, dim=-1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        seen = self.bottom(features).flatten(2) @ self.affinities(features).mT
+        seen = self.bottom(features).flatten(2) @ self.affinities(features).transpose(-2, -1)
         changed: torch.Tensor = self.out(features + seen.reshape(features.shape))
         return changed
 

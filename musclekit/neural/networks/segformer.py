@@ -32,12 +32,12 @@ SPREAD = 0.02
 
 def _tokens(features: torch.Tensor) -> torch.Tensor:
     """From (n, channels, rows, columns) to (n, positions, channels)."""
-    return features.flatten(2).mT
+    return features.flatten(2).transpose(-2, -1)
 
 
 def _grid(tokens: torch.Tensor, rows: int) -> torch.Tensor:
     """From (n, positions, channels) to (n, channels, rows, columns)."""
-    return tokens.mT.reshape(len(tokens), -1, rows, tokens.shape[1] // rows)
+    return tokens.transpose(-2, -1).reshape(len(tokens), -1, rows, tokens.shape[1] // rows)
 
 
 class _Attention(nn.Module):
