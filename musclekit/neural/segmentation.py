@@ -165,7 +165,7 @@ def segment_volume(
     image: Image,
     *,
     device: torch.device | str = "cpu",
-    batch: int = 8,
+    batch: int = 2,
     precision: Precision = "float32",
     samples: Samples | None = None,
     side: Side | None = None,

@@ -445,7 +445,7 @@ class TooLarge(Greys):
 
 
 def test_too_little_memory_is_told_with_what_helps() -> None:
-    message = "device 'cpu' has too little memory: segment with a smaller batch than 8, in bfloat16, or one scan at a t"
+    message = "device 'cpu' has too little memory: segment with a smaller batch than 2, in bfloat16, or one scan at a t"
     with pytest.raises(ParameterError, match=message) as caught:
         segment_volume(TooLarge(), greys_card(), IMAGE)
     # Torch's own error tells of bytes, and is kept for those who want it.

@@ -25,8 +25,9 @@ Fusion = Literal["mean", "max", "plurality"]
 PLANES = ("axial", "coronal", "sagittal")
 #: Slices that one network is shown: one, and a neighbour on either side.
 SHOWN = 3
-#: Slices that go through a network at once where a whole volume does.
-AT_ONCE = 16
+#: Pixels that go through a network at once where a whole volume does: two slices of 256 x 256. More are slower on a
+#: processor.
+AT_ONCE = 2 * 256 * 256
 
 
 def neighbours(volumes: torch.Tensor, axis: int, index: torch.Tensor, distance: int) -> torch.Tensor:
@@ -179,7 +180,9 @@ class PlaneUNets(nn.Module):
 
     def _of_plane(self, volumes: torch.Tensor, axis: int) -> Iterator[torch.Tensor]:
         """Probabilities, shape (n, classes, Z, Y, X), of some slices at a time."""
-        for index in torch.split(torch.arange(volumes.shape[axis + 1], device=volumes.device), AT_ONCE):
+        slices = volumes.shape[axis + 1]
+        at_once = max(1, AT_ONCE * slices // volumes[0].numel())
+        for index in torch.split(torch.arange(slices, device=volumes.device), at_once):
             logits = self.plane_logits(neighbours(volumes, axis, index, self.distance), axis)
             answers = functional.softmax(logits, dim=1)
             answers = answers.reshape(len(volumes), len(index), *answers.shape[1:])

@@ -40,7 +40,7 @@ SHEETS = "sheets"
 #: Slices on a sheet.
 SAMPLES = 6
 #: Slices that go through the network at once where nothing is learnt.
-AT_ONCE = 8
+AT_ONCE = 2
 #: What helps where there is too little memory; the last whole epoch is kept.
 TOO_LARGE = "train with a smaller batch, smaller slices or blocks or a narrower network, or in bfloat16"
 #: How often in a training its progress is told, at most.

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from musclekit.neural.networks import PlaneUNets
-from musclekit.neural.networks.plane_unets import AT_ONCE, Fusion, fused, neighbours
+from musclekit.neural.networks import PlaneUNets, plane_unets
+from musclekit.neural.networks.plane_unets import Fusion, fused, neighbours
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -84,10 +84,11 @@ def test_fused_probabilities_sum_to_1(fusion: Fusion) -> None:
 
 @pytest.mark.parametrize("fusion", ["mean", "max", "plurality"])
 @torch.no_grad()
-def test_a_volume_is_what_its_slices_are_one_by_one(fusion: Fusion) -> None:
+def test_a_volume_is_what_its_slices_are_one_by_one(fusion: Fusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plane_unets, "AT_ONCE", 400)
     # More slices than go through a network at once, and of every axis another number.
-    network, volumes = small(fusion), noise(2, 1, AT_ONCE + 4, 8, 10)
-    answers = torch.zeros(3, 2, 3, AT_ONCE + 4, 8, 10)
+    network, volumes = small(fusion), noise(2, 1, 12, 8, 10)
+    answers = torch.zeros(3, 2, 3, 12, 8, 10)
     for axis in range(3):
         for i in range(volumes.shape[axis + 2]):
             slices = neighbours(volumes[:, 0], axis, torch.tensor([i]), 2)
