@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from musclekit.anatomy import Leg, body_mask, keep_largest, split_legs
 from musclekit.checks import check_number, check_voxels
-from musclekit.errors import ParameterError, VoxelError
+from musclekit.errors import ParameterError, SegmentationError, VoxelError
 from musclekit.image import Image
 from musclekit.labels import Side
 from musclekit.neural.cards import SegmenterCard
@@ -169,6 +169,7 @@ def segment_volume(
     precision: Precision = "float32",
     samples: Samples | None = None,
     side: Side | None = None,
+    slices: tuple[int, int] | None = None,
     largest: bool = True,
 ) -> Segmented:
     """Segment a scan.
@@ -192,6 +193,8 @@ def segment_volume(
         How the network is sampled; once, without dropout, if left out.
     side : {"left", "right"}, optional
         Which leg, where the scan shows one and the network sees legs.
+    slices : (int, int), optional
+        First and last slice that the network is shown, counted from the feet; others have no labels. All if left out.
     largest : bool
         Whether of each structure of each leg only the largest connected piece is kept.
 
@@ -215,8 +218,8 @@ def segment_volume(
     SegmentationError
         If there is no body in the image.
     ParameterError
-        If a parameter is out of range, an ensemble is to be sampled or a network without dropout, or there is too
-        little memory.
+        If a parameter is out of range, the scan has no such slices, an ensemble is to be sampled or a network without
+        dropout, or there is too little memory.
     """
     networks = [network] if isinstance(network, nn.Module) else list(network)
     check_number("batch", batch, least=1, whole=True)
@@ -227,7 +230,7 @@ def segment_volume(
     if samples is not None and not can_be_sampled(networks[0]):
         raise ParameterError(f"'{card.name}' has no dropout to sample: leave samples out, or take an ensemble")
     many = samples is not None or len(networks) > 1
-    body, views = _seen(image, card, networks[0], side)
+    body, views = _seen(image, card, networks[0], side, slices)
     scale = card.windows[image.contrast].scale_of(image, body)
     classes = np.zeros(image.grid.shape, dtype=np.uint8)
     variance = np.zeros(image.grid.shape, dtype=np.float32) if many else None
@@ -272,18 +275,19 @@ def _legs(view: View, image: Image, body: NDArray[np.bool_], card: SegmenterCard
 
 
 def _seen(
-    image: Image, card: SegmenterCard, network: nn.Module, side: Side | None
+    image: Image, card: SegmenterCard, network: nn.Module, side: Side | None, slices: tuple[int, int] | None
 ) -> tuple[NDArray[np.bool_], tuple[View, ...]]:
     """Return the body in an image and the views of it; what a reader has to know of them is warned of."""
     check_voxels(image)
     body = body_mask(image)
-    views = views_of(image, card.view, multiple=size_needs(network).multiple, body=body, side=side)
+    shown = body if slices is None else _within(body, slices)
+    views = views_of(image, card.view, multiple=size_needs(network).multiple, body=shown, side=side)
     for view in views:
         for line in view.warnings:
             warnings.warn(line, stacklevel=3)
         if card.view.kind == "femur":
-            shown = restored(np.ones(view.frame.target.shape, dtype=np.float32), view.frame) > 0
-            lost = 1 - np.count_nonzero(shown & view.mask) / np.count_nonzero(view.mask)
+            reached = restored(np.ones(view.frame.target.shape, dtype=np.float32), view.frame) > 0
+            lost = 1 - np.count_nonzero(reached & view.mask) / np.count_nonzero(view.mask)
             if lost > MOST_LEFT_OUT:
                 warnings.warn(
                     f"{100 * lost:.0f} % of the {view.side or 'single'} leg lie outside the field of the network, and "
@@ -291,6 +295,18 @@ def _seen(
                     stacklevel=3,
                 )
     return body, views
+
+
+def _within(body: NDArray[np.bool_], slices: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the body in these slices alone."""
+    first, last = slices
+    if not 0 <= first <= last < len(body):
+        raise ParameterError(f"slices {first} to {last}: the scan has slices 0 to {len(body) - 1}")
+    shown = np.zeros_like(body)
+    shown[first : last + 1] = body[first : last + 1]
+    if not shown.any():
+        raise SegmentationError(f"there is no body in slices {first} to {last}")
+    return shown
 
 
 def _places(view: View, legs: Sequence[Leg]) -> _Places:

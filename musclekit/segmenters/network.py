@@ -160,6 +160,9 @@ class NetworkSegmenter(_Trained):
         Of what is dropped. The grey values are taken into it, so that each scan has samples of its own.
     side : {"left", "right"}, optional
         Which leg, for scans that show one: left legs are mirrored for a network that learnt from single legs.
+    slices : (int, int), optional
+        First and last slice to look at, counted from the feet, where a scan shows more than the network knows: hip and
+        knee of a network of the thigh. All if left out.
     largest : bool
         Whether of each structure of each leg only the largest connected piece is kept.
 
@@ -182,6 +185,7 @@ class NetworkSegmenter(_Trained):
         reduction: ClassReduction = "sum",
         random_state: int = 0,
         side: Side | None = None,
+        slices: tuple[int, int] | None = None,
         largest: bool = True,
     ) -> None:
         self.checkpoint = checkpoint
@@ -194,6 +198,7 @@ class NetworkSegmenter(_Trained):
         self.reduction = reduction
         self.random_state = random_state
         self.side = side
+        self.slices = slices
         self.largest = largest
 
     #: Samples of `predict` where none are asked for.
@@ -233,6 +238,7 @@ class NetworkSegmenter(_Trained):
             precision=self.precision,
             samples=Samples(n, self.random_state, self.reduction) if n else None,
             side=self.side,
+            slices=_two(self.slices),
             largest=self.largest,
         )
 
@@ -275,7 +281,7 @@ class EnsembleSegmenter(_Trained):
     ----------
     checkpoints : sequence of str or Path
         Files written by training; two at least. Networks, labels, windows and views have to be the same.
-    device, batch, precision, side, largest
+    device, batch, precision, side, slices, largest
         As in `NetworkSegmenter`.
 
     References
@@ -291,6 +297,7 @@ class EnsembleSegmenter(_Trained):
         batch: int = 2,
         precision: Precision = "float32",
         side: Side | None = None,
+        slices: tuple[int, int] | None = None,
         largest: bool = True,
     ) -> None:
         self.checkpoints = checkpoints
@@ -298,6 +305,7 @@ class EnsembleSegmenter(_Trained):
         self.batch = batch
         self.precision = precision
         self.side = side
+        self.slices = slices
         self.largest = largest
 
     #: Its networks always answer one by one.
@@ -328,6 +336,7 @@ class EnsembleSegmenter(_Trained):
             batch=self.batch,
             precision=self.precision,
             side=self.side,
+            slices=_two(self.slices),
             largest=self.largest,
         )
 
@@ -344,6 +353,16 @@ class EnsembleSegmenter(_Trained):
                     f"{', '.join(differing)}: the networks of an ensemble are trained alike"
                 )
         return [network for network, _ in read], read[0][1]
+
+
+def _two(slices: object) -> tuple[int, int] | None:
+    match slices:
+        case None:
+            return None
+        case [int(first), int(last)]:
+            return first, last
+        case _:
+            raise ParameterError(f"slices are the first and the last one, as [10, 40], not {slices!r}")
 
 
 def _what_it_takes(card: SegmenterCard) -> Mapping[str, Any]:

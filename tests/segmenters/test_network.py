@@ -138,6 +138,18 @@ def test_what_is_made_of_it_is_as_uncertain(path: Path, thighs: Case) -> None:
     assert not hasattr(plain, "predict")
 
 
+def test_slices_it_does_not_know_can_be_left_out(path: Path, thighs: Case) -> None:
+    method = NetworkSegmenter(checkpoint=path, largest=False)
+    everywhere = method.segment(thighs.image).voxels
+    one = clone(method).set_params(slices=[1, 1]).segment(thighs.image).voxels
+    assert not one[[0, 2]].any()
+    np.testing.assert_array_equal(one[1], everywhere[1])
+    with pytest.raises(ParameterError, match="slices 1 to 3: the scan has slices 0 to 2"):
+        clone(method).set_params(slices=[1, 3]).segment(thighs.image)
+    with pytest.raises(ParameterError, match=r"slices are the first and the last one, as \[10, 40\], not 'all'"):
+        clone(method).set_params(slices="all").segment(thighs.image)
+
+
 def one_leg(side: str) -> Image:
     return make_case(4, contrasts=(Contrast.CT,), shape=(2, 64, 64), legs=side, reference="thigh-11").image  # type: ignore[arg-type]
 
