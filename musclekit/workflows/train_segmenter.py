@@ -155,9 +155,8 @@ def train_segmenter_on_manifest(
     train, validation = _parts(cases, what)
     divisions = _divisions(train, validation, cases, what, folds)
     with noted_warnings() as notes:
-        scans = {
-            case_id: _scans(cases.open(case_id), what, what.size_needs.multiple) for case_id in (*train, *validation)
-        }
+        multiple = what.size_needs.multiple
+        scans = {case_id: _scans(cases.open(case_id), what, multiple) for case_id in (*train, *validation)}
         notes += _remarks(cases, scans)
         for name, division in divisions.items():
             where = f"fold '{name}': the cases to train on" if name else "the cases to train on"
