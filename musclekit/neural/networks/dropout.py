@@ -5,6 +5,7 @@ From Gal and Ghahramani, Dropout as a Bayesian approximation (2016), as Hiasa et
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -54,11 +55,19 @@ class MonteCarloDropout(nn.Module):
         """
         if self.seed is None:
             return functional.dropout(features, self.p, self.training)
-        generator = torch.Generator(features.device).manual_seed(self.seed)
-        kept = torch.empty((1, *features.shape[1:]), dtype=features.dtype, device=features.device)
-        kept.bernoulli_(1 - self.p, generator=generator).div_(1 - self.p)
-        # Drawn in one order, and laid out as the features are: two orders in one product take twice as long.
-        return features * torch.empty_like(features[:1]).copy_(kept)
+        drawn = _kept(self.seed, tuple(features.shape[1:]), self.p)
+        # Laid out as the features are: two orders in one product take twice as long.
+        kept = torch.empty_like(features[:1]).copy_(drawn)
+        return features * kept.mul_(1 / (1 - self.p))
+
+
+def _kept(seed: int, shape: tuple[int, ...], p: float) -> torch.Tensor:
+    """Draw what is kept, 1 or 0: by NumPy, the same on every machine and device, and many times as fast as by torch.
+
+    Two bytes an activation: p is met to a 65536th.
+    """
+    bits = np.frombuffer(np.random.Generator(np.random.PCG64(seed)).bytes(2 * math.prod(shape)), dtype="<u2")
+    return torch.from_numpy((bits >= round(p * 2**16)).reshape(1, *shape))
 
 
 def can_be_sampled(network: nn.Module) -> bool:
