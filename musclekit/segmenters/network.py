@@ -247,11 +247,9 @@ class NetworkSegmenter(_Trained):
             raise ParameterError(f"runtime is one of {', '.join(get_args(Runtime))}, not '{self.runtime}'")
         if self.runtime == "torch":
             return
-        for name, given, taken in (
-            ("device", self.device, "cpu"),
-            ("precision", self.precision, "float32"),
-            ("samples", samples, 0),
-        ):
+        if samples:
+            raise ParameterError("runtime 'onnx' holds no dropout to sample; runtime 'torch' does")
+        for name, given, taken in (("device", self.device, "cpu"), ("precision", self.precision, "float32")):
             if given != taken:
                 raise ParameterError(f"with runtime 'onnx' {name} is {taken}, not {given}; runtime 'torch' does that")
 

@@ -109,7 +109,7 @@ def test_it_is_the_network_without_dropout() -> None:
     ("given", "message"),
     [
         ({"runtime": "tensorrt"}, "runtime is one of torch, onnx, not 'tensorrt'"),
-        ({"samples": 5}, "with runtime 'onnx' samples is 0, not 5"),
+        ({"samples": 5}, "runtime 'onnx' holds no dropout to sample; runtime 'torch' does"),
         ({"device": "cuda"}, "with runtime 'onnx' device is cpu, not cuda"),
         ({"precision": "bfloat16"}, "with runtime 'onnx' precision is float32, not bfloat16"),
     ],
@@ -122,7 +122,7 @@ def test_what_it_cannot_do_is_refused(given: dict[str, Any], message: str, tmp_p
 
 def test_samples_of_predict_are_refused_too(tmp_path: Path) -> None:
     path = tiny_segmenter(tmp_path / "network.pt")
-    with pytest.raises(ParameterError, match="with runtime 'onnx' samples is 0, not 20"):
+    with pytest.raises(ParameterError, match="runtime 'onnx' holds no dropout to sample"):
         NetworkSegmenter(checkpoint=path, runtime="onnx").predict(IMAGE)
 
 
