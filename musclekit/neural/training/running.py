@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from musclekit.checks import check_number
-from musclekit.errors import ParameterError
+from musclekit.errors import InputError, ParameterError
 from musclekit.neural.training.ranks import Ranks
 
-__all__ = ["check_share", "last_epoch", "processor"]
+__all__ = ["check_same_training", "check_share", "last_epoch", "processor"]
 
 
 @contextmanager
@@ -59,4 +61,27 @@ def check_share(batch: int, ranks: Ranks) -> None:
     if batch % ranks.size:
         raise ParameterError(
             f"a batch of {batch} cannot be shared between {ranks.size} processes: make it a multiple of {ranks.size}"
+        )
+
+
+def check_same_training(state: Path, identity: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Refuse to go on from the state of another training.
+
+    Parameters
+    ----------
+    state : Path
+        The file.
+    identity, other : mapping
+        All that the result depends on, as plain data: of this training, and of that in the file.
+
+    Raises
+    ------
+    InputError
+        If they differ; the message says in what.
+    """
+    differing = [name for name in {**identity, **other} if identity.get(name) != other.get(name)]
+    if differing:
+        raise InputError(
+            f"{state.parent} holds another training (it differs in: {', '.join(differing)}); results are never mixed: "
+            "choose another folder"
         )

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from musclekit.errors import FormatError, InputError
+from musclekit.errors import FormatError
 from musclekit.neural.checkpoint import read_tensors, write_tensors
 from musclekit.neural.labelled import LabelledScan
 from musclekit.neural.training.ranks import Ranks
+from musclekit.neural.training.running import check_same_training
 from musclekit.neural.training.segmenter_plan import SegmenterPlan
 
 __all__ = ["SegmenterTraining", "begin", "identity_of", "load_state", "save_state"]
@@ -143,14 +144,7 @@ def load_state(path: Path, identity: Mapping[str, Any], training: SegmenterTrain
     content = read_tensors(path)
     try:
         about = json.loads(content["about"])
-        differing = [
-            name for name in {**identity, **about["identity"]} if identity.get(name) != about["identity"].get(name)
-        ]
-        if differing:
-            raise InputError(
-                f"{path.parent} holds another training (it differs in: {', '.join(differing)}); results are never "
-                "mixed: choose another folder"
-            )
+        check_same_training(path, identity, about["identity"])
         training.network.load_state_dict(content["network"])
         training.optimiser.load_state_dict(content["optimiser"])
         training.best = dict(content["best"])

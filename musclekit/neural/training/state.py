@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from musclekit.errors import FormatError, InputError
+from musclekit.errors import FormatError
 from musclekit.neural import networks as known
 from musclekit.neural.checkpoint import read_tensors, write_tensors
 from musclekit.neural.pool import ImagePool
 from musclekit.neural.slices import DomainSlices
 from musclekit.neural.training.plan import TrainPlan
 from musclekit.neural.training.ranks import Ranks
+from musclekit.neural.training.running import check_same_training
 
 __all__ = ["Networks", "Training", "begin", "identity_of", "load_state", "save_state"]
 
@@ -165,14 +166,7 @@ def load_state(path: Path, identity: Mapping[str, Any], training: Training, rank
     content = read_tensors(path)
     try:
         about = json.loads(content["about"])
-        differing = [
-            name for name in {**identity, **about["identity"]} if identity.get(name) != about["identity"].get(name)
-        ]
-        if differing:
-            raise InputError(
-                f"{path.parent} holds another training (it differs in: {', '.join(differing)}); results are never "
-                "mixed: choose another folder"
-            )
+        check_same_training(path, identity, about["identity"])
         for name, network in vars(training.networks).items():
             network.load_state_dict(content["networks"][name])
         training.generator_steps.load_state_dict(content["generator_steps"])
