@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -31,11 +32,13 @@ Runtime = Literal["torch", "onnx"]
 class _Trained(BaseEstimator):
     """What a trained segmenter and an ensemble of them have in common."""
 
+    @abstractmethod
     def _loaded(self, *, on_device: bool = False) -> tuple[Sequence[Any], SegmenterCard]:
-        raise NotImplementedError
+        """Return the networks and the card that they share."""
 
+    @abstractmethod
     def _segmented(self, image: Image, *, many: bool) -> Segmented:
-        raise NotImplementedError
+        """Segment, several times over if many answers are asked for."""
 
     @property
     def card(self) -> SegmenterCard:

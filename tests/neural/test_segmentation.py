@@ -493,7 +493,8 @@ def test_a_scan_that_was_trained_on_is_like_itself(view: str) -> None:
     card = greys_card(VIEWS[view], deciles={Contrast.CT: scans_deciles(VIEWS[view])})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        segment_volume(Greys(), card, IMAGE)
+        like_itself = segment_volume(Greys(), card, IMAGE)
+    np.testing.assert_array_equal(like_itself.classes, segment_volume(Greys(), greys_card(VIEWS[view]), IMAGE).classes)
 
 
 def test_a_leg_that_does_not_fit_the_field_is_told_of() -> None:
