@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from musclekit.checks import check_number
-from musclekit.errors import InputError, ParameterError
+from musclekit.errors import InputError, ParameterError, TrainingError
 from musclekit.neural.training.ranks import Ranks
 
-__all__ = ["check_same_training", "check_share", "last_epoch", "processor"]
+__all__ = ["check_same_training", "check_share", "last_epoch", "processor", "set_rate", "stopped"]
 
 
 @contextmanager
@@ -85,3 +85,30 @@ def check_same_training(state: Path, identity: Mapping[str, Any], other: Mapping
             f"{state.parent} holds another training (it differs in: {', '.join(differing)}); results are never mixed: "
             "choose another folder"
         )
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all the weights of an optimiser."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def stopped(problem: str, epochs_done: int, step: int, state: Path) -> TrainingError:
+    """Return the error of a training that cannot go on.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong.
+    epochs_done : int
+        Whole epochs before it.
+    step : int
+        Of the epoch, counted from 1.
+    state : Path
+        Where the last whole epoch is kept, if there is one.
+    """
+    kept = f"{state} holds epoch {epochs_done}" if epochs_done else "no epoch was finished"
+    return TrainingError(
+        f"the training was stopped in epoch {epochs_done + 1}, step {step}: {problem}; {kept}. Lower the learning "
+        "rate, or train in float32, in another folder"
+    )

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from musclekit.errors import InputError, LeakError, TrainingError
+from musclekit.errors import InputError, LeakError
 from musclekit.image import Contrast
 from musclekit.metrics import dice_of_counts
 from musclekit.neural import networks
@@ -26,7 +26,7 @@ from musclekit.neural.labelled import UNLABELLED, LabelledScan, LabelledView, ch
 from musclekit.neural.segmentation import class_probabilities
 from musclekit.neural.training.log import not_finite, write_losses
 from musclekit.neural.training.ranks import Ranks, joined
-from musclekit.neural.training.running import check_share, last_epoch, processor
+from musclekit.neural.training.running import check_share, last_epoch, processor, set_rate, stopped
 from musclekit.neural.training.segmenter_plan import SegmenterPlan
 from musclekit.neural.training.segmenter_state import SegmenterTraining, begin, identity_of, load_state, save_state
 from musclekit.neural.training.sheet import sheet_of, write_sheet
@@ -209,14 +209,13 @@ def _epoch(
     training.network.train()
     for step, drawn in enumerate(drawing.epoch(steps, plan.schedule.batch, training.rng), start=1):
         rate = plan.schedule.learning_rate * plan.schedule.factor(epoch * steps + step - 1, steps)
-        for group in training.optimiser.param_groups:
-            group["lr"] = rate
+        set_rate(training.optimiser, rate)
         moved = [augmented(*pair, plan.augmentation, training.rng, exchange=exchange) for pair in drawn]
         measured = _step(plan, training, [_share(plan, *pair, ranks) for pair in moved], ranks)
         values = ranks.mean(torch.stack(list(measured.values()))).tolist()
         losses = dict(zip(measured, values, strict=True))
         if problem := not_finite(losses):
-            raise TrainingError(_stopped(problem, epoch, step, out))
+            raise stopped(problem, epoch, step, out / STATE)
         sums.update(losses)
         if progress is not None and ranks.is_first:
             done, total = epoch * steps + step, plan.schedule.epochs * steps
@@ -254,14 +253,6 @@ def _step(plan: SegmenterPlan, training: SegmenterTraining, batch: Batch, ranks:
     training.optimiser.step()
     measured = {name: torch.stack([terms[name].detach() for terms in found]).mean() for name in found[0]}
     return measured | {"gradient_norm": norm}
-
-
-def _stopped(problem: str, epoch: int, step: int, out: Path) -> str:
-    kept = f"{out / STATE} holds epoch {epoch}" if epoch else "no epoch was finished"
-    return (
-        f"the training was stopped in epoch {epoch + 1}, step {step}: {problem}; {kept}. Lower the learning rate, or "
-        "train in float32, in another folder"
-    )
 
 
 def predicted_classes(

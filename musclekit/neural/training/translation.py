@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from musclekit.errors import InputError, ParameterError, TrainingError
+from musclekit.errors import InputError, ParameterError
 from musclekit.neural.checkpoint import save_checkpoint
 from musclekit.neural.device import told_of_memory
 from musclekit.neural.losses import adversarial
@@ -30,7 +30,7 @@ from musclekit.neural.training.cards import card_of, turned
 from musclekit.neural.training.log import collapse_warnings, not_finite, tensorboard, write_losses
 from musclekit.neural.training.plan import TrainPlan
 from musclekit.neural.training.ranks import Ranks, joined
-from musclekit.neural.training.running import check_share, last_epoch, processor
+from musclekit.neural.training.running import check_share, last_epoch, processor, set_rate, stopped
 from musclekit.neural.training.sheet import sheet_of, write_sheet
 from musclekit.neural.training.state import Networks, Training, begin, identity_of, load_state, save_state
 
@@ -141,7 +141,8 @@ def train_translator(
             while training.epochs_done < last:
                 epoch = training.epochs_done
                 rate = plan.schedule.learning_rate * decay_factor(epoch, plan.schedule.constant, plan.schedule.decay)
-                _set_rate(training, rate)
+                for optimiser in (training.generator_steps, training.critic_steps):
+                    set_rate(optimiser, rate)
                 sums: Counter[str] = Counter()
                 batches = _batches(plan, source, target, training.rng, ranks)
                 for step, (real_source, real_target) in enumerate(batches, start=1):
@@ -149,7 +150,7 @@ def train_translator(
                     values = ranks.mean(torch.stack(list(measured.values()))).tolist()
                     losses = dict(zip(measured, values, strict=True))
                     if problem := not_finite(losses):
-                        raise TrainingError(_stopped(problem, epoch, step, out))
+                        raise stopped(problem, epoch, step, out / STATE)
                     sums.update(losses)
                     if progress is not None and ranks.is_first:
                         done, total = epoch * steps + step, plan.schedule.epochs * steps
@@ -251,12 +252,6 @@ def _compiled(network: nn.Module) -> nn.Module:
     return cast(nn.Module, torch.compile(network))
 
 
-def _set_rate(training: Training, rate: float) -> None:
-    for optimiser in (training.generator_steps, training.critic_steps):
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-
-
 def _batches(
     plan: TrainPlan, source: DomainSlices, target: DomainSlices, rng: np.random.Generator, ranks: Ranks
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -291,14 +286,6 @@ def _line(plan: TrainPlan, epoch: int, losses: Mapping[str, float]) -> str:
     generators = sum(weight * losses[name] for name, weight in weights.items())
     critics = sum(value for name, value in losses.items() if name.startswith("discriminator"))
     return f"epoch {epoch + 1}/{plan.schedule.epochs}: generators {generators:.3f}, discriminators {critics:.3f}"
-
-
-def _stopped(problem: str, epoch: int, step: int, out: Path) -> str:
-    kept = f"{out / STATE} holds epoch {epoch}" if epoch else "no epoch was finished"
-    return (
-        f"the training was stopped in epoch {epoch + 1}, step {step}: {problem}; {kept}. Lower the learning rate, or "
-        "train in float32, in another folder"
-    )
 
 
 def _row(loss: TranslationLoss, epoch: int, rate: float, means: Mapping[str, float]) -> dict[str, float]:
