@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from musclekit.report.case_maps import case_map
 from musclekit.report.data import plain, report_data
 from musclekit.report.drawing import Figure
 from musclekit.report.figures import csa_profile, fat_fraction_bars, hu_histogram, scan_figures
@@ -10,7 +11,7 @@ from musclekit.report.loss_figures import loss_curves
 from musclekit.report.montage import Panel, choose_slices, draw_slices, grey_window, montage
 from musclekit.report.score_figures import bland_altman, boxplot, differences, not_drawn, score_strips, sensitivity_map
 from musclekit.report.score_tables import paper_table, summary_table, to_latex, to_markdown
-from musclekit.report.trust_figures import variance_bars
+from musclekit.report.trust_figures import variance_against_dice, variance_bars
 
 __all__ = [
     "Failure",
@@ -22,6 +23,7 @@ __all__ = [
     "Table",
     "bland_altman",
     "boxplot",
+    "case_map",
     "choose_slices",
     "csa_profile",
     "differences",
@@ -42,6 +44,7 @@ __all__ = [
     "summary_table",
     "to_latex",
     "to_markdown",
+    "variance_against_dice",
     "variance_bars",
     "write_report",
 ]

@@ -6,13 +6,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musclekit.report.drawing import WIDTH_IN, Figure, need, style, svg_of
+from musclekit.errors import SchemaError
+from musclekit.report.drawing import (
+    FAINT,
+    METHOD_COLORS,
+    WIDTH_IN,
+    Figure,
+    legend_below,
+    legend_in,
+    need,
+    style,
+    svg_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["variance_bars"]
+__all__ = ["variance_against_dice", "variance_bars"]
 
+#: By turns, once all colours are taken.
+MARKERS = ("o", "^", "s", "D")
 SIDE_COLORS = {"right": "#2a78b5", "left": "#d1662a", "": "#5f7f6b"}
 
 
@@ -59,3 +72,56 @@ def variance_bars(table: pd.DataFrame) -> Figure:
     if absent:
         caption += f" Not found, and so without a variance: {', '.join(absent)}."
     return Figure("Which structures to doubt", svg, f"Variance by structure; largest: {least}.", caption)
+
+
+def variance_against_dice(table: pd.DataFrame) -> Figure:
+    """Draw the Dice of each structure against its variance, as far as the network knows where it is wrong.
+
+    Parameters
+    ----------
+    table : DataFrame
+        ``structure``, ``psv`` and ``dice``, one row a structure of a leg, of scans that the network did not learn from.
+        Rows without both are counted, not drawn.
+
+    Returns
+    -------
+    Figure
+        As Figure 6 of Hiasa et al. (2020). The line is that of least squares through all points.
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing, or no row has both numbers.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    need(table, ("structure", "psv", "dice"), "a figure of variance and Dice")
+    known = table[np.isfinite(table[["psv", "dice"]].astype(float)).all(axis=1)]
+    if known.empty:
+        raise SchemaError("no structure has both a variance and a Dice: there is nothing to draw")
+    names = list(dict.fromkeys(table["structure"]))
+    psv, dice = known["psv"].to_numpy(float), known["dice"].to_numpy(float)
+    with style():
+        canvas = Canvas(figsize=(WIDTH_IN, 3.2 + legend_in(len(names), 3)))
+        ax = canvas.subplots()
+        for n, name in enumerate(names):
+            mine = known["structure"].to_numpy() == name
+            marker = MARKERS[n // len(METHOD_COLORS) % len(MARKERS)]
+            color = METHOD_COLORS[n % len(METHOD_COLORS)]
+            ax.plot(psv[mine], dice[mine], ls="", marker=marker, ms=3.6, color=color, alpha=0.75, mew=0, label=name)
+        if np.ptp(psv) > 0:
+            slope, intercept = np.polyfit(psv, dice, 1)
+            ends = np.array([psv.min(), psv.max()])
+            ax.plot(ends, intercept + slope * ends, color=FAINT, lw=1.4)
+        ax.set(xlabel="PSV", ylabel="Dice")
+        legend_below(canvas, ax, len(names), 3)
+        svg = svg_of(canvas)
+    caption = (
+        "Each point is a structure of a leg that the network did not learn from; points of one person are not "
+        "independent. Where they fall along a line, the variance foretells the Dice."
+    )
+    lost = len(table) - len(known)
+    if lost:
+        caption += f" {lost} of {len(table)} lack one of the two and are not drawn."
+    alt = f"Dice from {dice.min():.2f} to {dice.max():.2f} against PSV from {psv.min():.3g} to {psv.max():.3g}."
+    return Figure("Variance and Dice", svg, alt, caption)

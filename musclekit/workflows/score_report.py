@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from musclekit.report import Failure, Figure, Table, bland_altman, boxplot, not_drawn
+from musclekit.report import Failure, Figure, Table, bland_altman, boxplot, case_map, not_drawn
 from musclekit.statistics import Estimate
 from musclekit.statistics import bland_altman as bland_altman_analysis
 
@@ -42,6 +42,8 @@ METRIC_TITLES = {
     "hd95_max": ("HD95, larger direction", "mm"),
     "surface_dice_2mm": ("Surface Dice at 2 mm", ""),
 }
+#: Metrics that are mapped by case and structure, and whether a small one is good.
+MAPPED = {"dice": False, "asd": True}
 #: Fewer pairs than this have no limits of agreement.
 LEAST_PAIRS = 3
 #: Metrics that are no scores: they are drawn against each other.
@@ -56,7 +58,7 @@ def metric_title(metric: str) -> tuple[str, str]:
 def score_figures(
     scores: pd.DataFrame, *, by: str | None = None, begin: Callable[[str], None] = lambda what: None
 ) -> tuple[dict[str, Figure], list[str]]:
-    """Draw a box plot of every metric and the agreement of the volume of every structure.
+    """Draw a box plot of every metric, maps of the cases, and the agreement of the volume of every structure.
 
     Parameters
     ----------
@@ -86,6 +88,8 @@ def score_figures(
             figures[f"boxplot_{name}"] = _box_figure(rows, name, by, labels, methods)
         else:
             warnings.append(f"{name}: no score is a finite number ({not_drawn(rows)}); there is nothing to draw")
+        if name in MAPPED and len(labels) > 1:
+            figures |= _case_maps(rows, name, methods)
     begin("volumes")
     return figures | _volume_figures(whole, labels, methods, warnings), warnings
 
@@ -206,6 +210,24 @@ def _box_figure(
     what = f" of {labels[0]}" if len(labels) == 1 else ""
     axis = f"{title}, {unit}" if unit else title
     return boxplot(rows, metric, group=group, title=f"{title}{what}", axis_label=axis, methods=methods)
+
+
+def _case_maps(rows: pd.DataFrame, metric: str, methods: Sequence[str]) -> dict[str, Figure]:
+    """Draw the scores of each method that has any, by case and structure."""
+    title, unit = metric_title(metric)
+    finite = rows[np.isfinite(rows["value"])]
+    return {
+        f"cases_{metric}_{method.replace(' ', '_')}": case_map(
+            rows,
+            metric,
+            method,
+            smaller_is_better=MAPPED[metric],
+            title=f"{title} case by case, {method}",
+            axis_label=f"{title}, {unit}" if unit else title,
+        )
+        for method in methods
+        if (finite["method"] == method).any()
+    }
 
 
 def _volume_figures(

@@ -14,7 +14,7 @@ import pandas as pd
 from musclekit.errors import InputError, MusclekitError, ParameterError
 from musclekit.evaluation import failed, k_folds, leave_one_subject_out, score_case, write_scores
 from musclekit.image import Case
-from musclekit.report import Report, Table, loss_curves, write_report
+from musclekit.report import Report, Table, loss_curves, variance_against_dice, write_report
 from musclekit.segmenters.network import NetworkSegmenter
 from musclekit.uncertainty import DiceCalibration, fit_dice_calibration
 from musclekit.workflows.cases import ManifestCases, open_cases
@@ -425,6 +425,8 @@ def _report(
     if tables.uncertainty is not None:
         shown.append(Table("Uncertainty", tables.uncertainty, "PSV: mean predictive variance of a structure."))
     figures = []
+    if tables.uncertainty is not None and np.isfinite(tables.uncertainty[["psv", "dice"]]).all(axis=1).any():
+        figures.append(variance_against_dice(tables.uncertainty))
     for name, one in trained.items():
         for figure in loss_curves(pd.DataFrame(one.rows)):
             figures.append(replace(figure, title=f"{figure.title}, fold {name}") if name else figure)
