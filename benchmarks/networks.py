@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -164,19 +165,40 @@ def speed(name: str, size: str, threads: int) -> list[Row]:
         except ParameterError as problem:
             found.append(Row(f"{what}, {way}", float("nan"), None, "", None, str(problem)[:90]))
             continue
-        memory = f"peak memory {peak_mb(ours):.0f} and {peak_mb(loop):.0f} MB"
         shown = "x".join(map(str, some.shape[2:]))
         unit = f"slice {shown}" if flat else f"volume {shown}"
         per = len(some)
         at_most = None if way.startswith("channels") else slow / per / 2
-        found.append(Row(f"{what}, {unit}, {way}", taken / per, at_most, "plain float32 loop", slow / per, memory))
-        whole = partial(segment_volume, runner, card, scan.image, **said)
-        everything = partial(plain, network, images)
-        taken, slow = by_turns([whole, everything], VOLUME_CALLS)
-        memory = f"with body, resampling and pasting; peak memory {peak_mb(whole):.0f} and {peak_mb(everything):.0f} MB"
-        size_of = "x".join(str(n) for n in SHAPE[::-1])
-        found.append(Row(f"{what}, CT {size_of}, {way}", taken, None, "plain loop, network alone", slow, memory))
-    return found
+        found.append(Row(f"{what}, {unit}, {way}", taken / per, at_most, "plain float32 loop", slow / per, ""))
+    whole = partial(segment_volume, network, card, scan.image)
+    taken, slow = by_turns([whole, partial(plain, network, images)], VOLUME_CALLS)
+    size_of = "x".join(str(n) for n in SHAPE[::-1])
+    note = "with body, resampling and pasting"
+    return [*found, Row(f"{what}, CT {size_of}", taken, None, "plain loop, network alone", slow, note)]
+
+
+def memory(name: str, size: str, ours: bool, threads: int) -> float:
+    """Megabytes at the peak of segmenting a whole scan, above what was held; for a process that did nothing before."""
+    _prepare(threads)
+    card, scan = card_of(name, size), case(5)
+    network = network_of(card)
+    images = units(card, network, scan)
+    plain(network, images[:1])  # libraries are loaded when first needed
+    return peak_mb(partial(segment_volume, network, card, scan.image) if ours else partial(plain, network, images))
+
+
+def with_memory(found: list[Row], name: str, size: str, threads: int) -> list[Row]:
+    """Say of the row of a whole scan, the last one, what memory it takes, measured in new processes."""
+    taken = [alone(memory, name, size, ours, threads=threads) for ours in (True, False)]
+    last = found[-1]
+    note = f"{last.note}; peak memory {taken[0]:.0f} and {taken[1]:.0f} MB"
+    return [*found[:-1], replace(last, note=note)]
+
+
+def alone(work: Callable[..., Any], *given: Any, threads: int) -> Any:
+    """Work in a process of its own: what one leaves behind is not counted with the next."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(work, *given, threads=threads).result()
 
 
 def trained(folder: Path, threads: int) -> tuple[nn.Module, SegmenterCard]:
@@ -325,18 +347,16 @@ def rows(
     parts: Sequence[str] = ("speed", "labels", "samples"),
     threads: int = THREADS,
 ) -> list[Row]:
-    works: list[Callable[..., list[Row]]] = []
+    found: list[Row] = []
     if "speed" in parts:
-        works += [partial(speed, name, size) for name in names for size in sizes]
+        for name in names:
+            for size in sizes:
+                found += with_memory(alone(speed, name, size, threads=threads), name, size, threads)
     if "labels" in parts:
-        works += [labels]
+        found += alone(labels, threads=threads)
     if "samples" in parts:
-        works += [partial(samples, size) for size in sizes]
-    found = []
-    for work in works:
-        # A process of its own: what one network leaves behind is not counted with the next.
-        with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-            found += alone.submit(work, threads=threads).result()
+        for size in sizes:
+            found += alone(samples, size, threads=threads)
     return found
 
 

@@ -17,6 +17,7 @@ from torch.nn.functional import embedding_bag
 
 from musclekit.anatomy import Frame
 from musclekit.errors import GeometryError
+from musclekit.neural.winners import highest_channel
 
 __all__ = ["most_probable", "restored"]
 
@@ -64,7 +65,7 @@ def most_probable(probabilities: NDArray[np.floating[Any]], frame: Frame) -> NDA
     way = _Way(frame)
     highest = np.empty(way.shape, dtype=np.uint8)
     for z, plane in enumerate(highest):
-        plane[...] = probabilities[:, z].astype(np.float32, copy=False).argmax(axis=0)
+        plane[...] = highest_channel(probabilities[:, z].astype(np.float32, copy=False))
     cells = way.merged(highest)
     rows, table = _table(probabilities, way.neighbours(cells == MIXED))
     result = np.zeros(frame.source.shape, dtype=np.uint8)

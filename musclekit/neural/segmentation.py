@@ -31,6 +31,7 @@ from musclekit.neural.drawing import stacked
 from musclekit.neural.networks import SizeNeeds, can_be_sampled, sampled, size_needs
 from musclekit.neural.resampling import most_probable, restored
 from musclekit.neural.views import AIR, View, unit_image, views_of
+from musclekit.neural.winners import highest_channel
 from musclekit.uncertainty import ClassReduction, RunningSums, entropy
 
 __all__ = ["Precision", "Samples", "Segmented", "class_probabilities", "segment_volume"]
@@ -397,7 +398,7 @@ def _counted(found: Floats, places: NDArray[np.int32], n_places: int) -> NDArray
     """Count the voxels of each class in each place; shape (classes, places)."""
     classes = len(found)
     inside = places >= 0
-    flat = found.argmax(axis=0)[inside] * n_places + places[inside]
+    flat = highest_channel(found)[inside] * n_places + places[inside]
     counts: NDArray[np.int64] = np.bincount(flat, minlength=classes * n_places).reshape(classes, n_places)
     return counts
 

@@ -64,10 +64,13 @@ class RunningSums:
         elif sample.shape != self._sum.shape:
             raise GeometryError(f"a sample has shape {sample.shape}, those before it {self._sum.shape}")
         self._n += 1
-        # Class by class: the squares of all of them would be new memory at every call, and take as long as the rest.
+        # Class by class, in one small array: new memory for all classes at every call takes as long as the rest.
+        exact = np.empty(sample.shape[1:])
         for n, values in enumerate(sample):
-            self._sum[n] += values
-            self._squares[n] += np.square(values, dtype=np.float64)
+            exact[...] = values
+            self._sum[n] += exact
+            np.square(exact, out=exact)
+            self._squares[n] += exact
 
     def mean(self) -> Floats:
         """Return the mean of the samples, shape (C, ...): the probabilities that labels are taken from (equation 3).

@@ -30,6 +30,7 @@ from musclekit.neural.training.running import check_share, last_epoch, processor
 from musclekit.neural.training.segmenter_plan import SegmenterPlan
 from musclekit.neural.training.segmenter_state import SegmenterTraining, begin, identity_of, load_state, save_state
 from musclekit.neural.training.sheet import sheet_of, write_sheet
+from musclekit.neural.winners import highest_channel
 
 __all__ = ["LOSSES", "NETWORK", "SHEETS", "STATE", "TrainedSegmenter", "train_segmenter", "validation_dice"]
 
@@ -262,13 +263,12 @@ def predicted_classes(
     unit = view.image.astype(np.float32)
     if networks.size_needs(network).dimensions == 3:
         found = class_probabilities(network, unit[None, None], device=device, precision=plan.precision)
-        whole: NDArray[np.uint8] = found.argmax(axis=0).astype(np.uint8)
-        return whole
+        return highest_channel(found)
     answers = []
     for first in range(0, len(unit), AT_ONCE):
         slices = np.stack([stacked(unit, z, plan.context) for z in range(first, min(first + AT_ONCE, len(unit)))])
         found = class_probabilities(network, slices, device=device, precision=plan.precision)
-        answers.append(found.argmax(axis=0).astype(np.uint8))
+        answers.append(highest_channel(found))
     return np.concatenate(answers)
 
 
