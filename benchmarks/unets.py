@@ -23,7 +23,7 @@ import pandas as pd
 
 from benchmarks.classical import put_between
 from benchmarks.toml import toml_of
-from benchmarks.unets_tables import heat_map, overview, pairs, per_muscle, with_means
+from benchmarks.unets_tables import figures, overview, pairs, per_muscle, with_means, write_figures
 from musclekit.evaluation import evaluate, read_scores, write_scores
 from musclekit.io import read_manifest, write_manifest
 from musclekit.neural.device import resolve_device
@@ -89,6 +89,8 @@ ARMS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 #: The comparator of Hiasa et al. that is not a network.
 ATLASES = "multiatlas"
+#: Whose surface distances are shown leg by leg.
+HEAT = "bayesian-unet"
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,14 @@ def done(study: Study) -> list[str]:
     return [arm for arm in arms if study.scores(arm, "external").exists()]
 
 
+def scores_of(study: Study) -> dict[str, pd.DataFrame]:
+    """Scores of the arms that are done, by cohort, with means over muscles."""
+    return {
+        cohort: with_means(pd.concat([read_scores(study.scores(arm, cohort)) for arm in done(study)]))
+        for cohort in ("internal", "external")
+    }
+
+
 def tables(study: Study) -> dict[str, list[str]]:
     """Return every table of the document by its marker, of the arms that are done."""
     arms = done(study)
@@ -206,14 +216,12 @@ def tables(study: Study) -> dict[str, list[str]]:
     networks = [arm for arm in arms if arm != ATLASES]
     steps = {arm: COMMON[study.tier]["schedule"]["steps"] * epochs_of(study, arm) for arm in networks}
     weights = {arm: weights_of(study, arm) for arm in networks}
-    for cohort in ("internal", "external"):
-        scores = with_means(pd.concat([read_scores(study.scores(arm, cohort)) for arm in arms]))
+    for cohort, scores in scores_of(study).items():
         found[f"overview {cohort}"] = overview(scores, steps, weights)
         found[f"pairs {cohort}"] = pairs(scores)
         if cohort == "internal":
             found["dice"] = per_muscle(scores, "dice", 3)
             found["asd"] = per_muscle(scores, "asd", 2)
-            found["heat"] = heat_map(scores, "bayesian-unet")
     return found
 
 
@@ -247,6 +255,8 @@ def main() -> None:
             print("\n".join([marker, *lines, ""]))
             if given.write:
                 put_between(DOCUMENT, marker, lines)
+        if given.write:
+            write_figures(figures(scores_of(study), HEAT))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,10 @@ import pandas as pd
 
 from musclekit.evaluation import compare
 from musclekit.labels import label_set
-from musclekit.report import boxplot
+from musclekit.report import Figure, boxplot, case_map
 from musclekit.statistics import bootstrap_by_subject
 
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 #: What stands for the mean of all muscles of a leg.
 ALL = "all muscles"
 #: Comparisons of the papers: method, against, paper.
@@ -89,23 +90,19 @@ def pairs(scores: pd.DataFrame) -> list[str]:
     return lines
 
 
-def heat_map(scores: pd.DataFrame, method: str) -> list[str]:
-    """Surface distance muscle by person, the larger of the two legs: where it went wrong, and with whom."""
-    asd = scores[(scores["method"] == method) & (scores["metric"] == "asd") & (scores["label"] != ALL)]
-    table = asd.pivot_table(index="subject", columns="label", values="value", aggfunc="max")
-    labels = label_set("thigh-11")
-    lines = [
-        "| person | " + " | ".join(label.abbreviation for label in labels) + " |",
-        "|---" * (len(labels) + 1) + "|",
-    ]
-    for subject, row in table.iterrows():
-        values = [row[label.name] for label in labels]
-        lines.append(f"| {subject} | " + " | ".join(f"**{v:.1f}**" if v > 3 else f"{v:.1f}" for v in values) + " |")
-    return lines
+def figures(cohorts: Mapping[str, pd.DataFrame], method: str) -> dict[str, Figure]:
+    """Draw the scores of whole legs of each cohort, and the surface distances of one network, leg by leg."""
+    together = pd.concat([scores.assign(scanner=name) for name, scores in cohorts.items()], ignore_index=True)
+    title = "Dice, mean of the muscles of a leg"
+    drawn = {"dice": boxplot(together, "dice", label=ALL, group="scanner", title=title)}
+    for name, scores in cohorts.items():
+        muscles = scores[scores["label"] != ALL]
+        drawn[f"asd_{name}"] = case_map(muscles, "asd", method, smaller_is_better=True, axis_label="ASD, mm")
+    return drawn
 
 
-def draw(scores: pd.DataFrame, folder: Path, methods: Sequence[str]) -> None:
-    """Draw the box plots of the Dice: the mean of all muscles, and each muscle."""
-    folder.mkdir(exist_ok=True)
-    whole = boxplot(scores, "dice", label=ALL, methods=methods, title="Dice, mean of the muscles of a leg")
-    (folder / "unets_dice.svg").write_text(whole.svg, encoding="utf-8")
+def write_figures(drawn: Mapping[str, Figure]) -> None:
+    """Write figures beside the document, each of which names it."""
+    FIGURES.mkdir(exist_ok=True)
+    for name, figure in drawn.items():
+        (FIGURES / f"unets_{name}.svg").write_text(figure.svg, encoding="utf-8")

@@ -23,6 +23,7 @@ import pandas as pd
 from benchmarks.classical import put_between
 from benchmarks.toml import toml_of
 from benchmarks.unets import Study, write_cohorts
+from benchmarks.unets_tables import write_figures
 from musclekit import io
 from musclekit.anatomy import body_mask
 from musclekit.image import Contrast
@@ -31,6 +32,7 @@ from musclekit.labels import label_mapping, label_set
 from musclekit.metrics import dice
 from musclekit.protocols import UncertainSegmenter
 from musclekit.registry import build
+from musclekit.report import variance_against_dice
 from musclekit.statistics import partial_correlation, pearson
 from musclekit.uncertainty import (
     error_agreement,
@@ -215,6 +217,8 @@ def main() -> None:
         print("\n".join(lines), "\n")
         if given.write:
             put_between(DOCUMENT, marker, lines)
+    if given.write:
+        write_figures({"psv": variance_against_dice(trust)})
 
 
 if __name__ == "__main__":
