@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self, cast
+from typing import Self, TypeVar, cast
 
 from sklearn.base import BaseEstimator
 from sklearn.utils.metaestimators import available_if
 
 from musclekit.errors import ModalityError
 from musclekit.image import Case, Contrast, Image, LabelMap, Prediction, ProbabilityMap
-from musclekit.labels import LabelSet
+from musclekit.labels import LabelSet, Side
 from musclekit.memory import remembered
 from musclekit.protocols import ProbabilisticSegmenter, Refiner, Segmenter, Translator, UncertainSegmenter
 
-__all__ = ["Refined", "Translated"]
+__all__ = ["Refined", "Translated", "for_side"]
+
+Method = TypeVar("Method", bound=Segmenter)
 
 
 @remembered()
@@ -190,3 +193,31 @@ class Refined(BaseEstimator):
         """Return what the segmenter says, its labels refined; there only where it can answer several times."""
         found = cast(UncertainSegmenter, self.segmenter).predict(image)
         return replace(found, labels=self.refiner.refine(found.labels, image))
+
+
+def for_side(method: Method, side: Side | None) -> Method:
+    """Return a method told which leg a scan of one leg shows.
+
+    Parameters
+    ----------
+    method : Segmenter
+        It stays as it is.
+    side : {"left", "right"} or None
+        None where it is not known, or the scan shows both.
+
+    Returns
+    -------
+    Segmenter
+        A copy in which every parameter ``side`` that was left open, of the method or of a part of it, is set; the
+        method itself where there is none.
+    """
+    if side is None or not isinstance(method, BaseEstimator):
+        return method
+    given = method.get_params()
+    left_open = [name for name, value in given.items() if name.rpartition("__")[2] == "side" and value is None]
+    if not left_open:
+        return method
+    # Not a clone, which would forget what was learnt.
+    told = copy.deepcopy(method)
+    told.set_params(**dict.fromkeys(left_open, side))
+    return told

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, clone
 
-from musclekit.compose import Refined, Translated
+from musclekit.compose import Refined, Translated, for_side
 from musclekit.errors import ModalityError
 from musclekit.image import Case, Contrast, Domain, Image, LabelMap
 from musclekit.labels import LabelSet, label_set
@@ -159,3 +159,27 @@ def test_parameters_nest_and_clone() -> None:
     method = Translated(translator=build("n4"), segmenter=build("threshold"))
     method.set_params(translator__spline_mm=70.0)
     assert clone(method).get_params()["translator__spline_mm"] == 70.0
+
+
+class OneLeg(Recorder):
+    """A segmenter that has to be told which leg it sees."""
+
+    def __init__(self, *, side: str | None = None) -> None:
+        self.side = side
+
+
+def test_every_part_that_asks_for_a_side_is_told_it_and_the_method_stays_as_it_is() -> None:
+    method = Refined(
+        segmenter=Translated(translator=Identity(), segmenter=OneLeg()), refiner=build("largest-component")
+    ).fit([Case("a", "a", {Contrast.T1W: hard()})])
+    told = for_side(method, "left")
+    assert told.get_params()["segmenter__segmenter__side"] == "left"
+    assert method.get_params()["segmenter__segmenter__side"] is None
+    assert [case.id for case in told.segmenter.segmenter.cases_] == ["a"]
+
+
+def test_a_side_that_was_given_is_kept_and_nothing_is_told_where_none_is_known() -> None:
+    given, left_open = OneLeg(side="right"), OneLeg()
+    assert for_side(given, "left") is given
+    assert for_side(left_open, None) is left_open
+    assert for_side(build("threshold"), "left").get_params() == build("threshold").get_params()

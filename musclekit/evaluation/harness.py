@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, clone
 
 import musclekit
 from musclekit import registry
+from musclekit.compose import for_side
 from musclekit.errors import InputError, LeakError, NotFittedError, ParameterError
 from musclekit.evaluation.case_scores import CaseScorer, reason
 from musclekit.evaluation.files import file_digests
@@ -307,7 +308,7 @@ def _segmented(
         # The translation is needed twice, to be segmented and to be checked.
         with noting(notes, f"{name}, case '{case.id}'"), remembering():
             image = image_for(method, case)
-            labels = method.segment(image)
+            labels = for_side(method, case.side).segment(image)
             for problem in translation_problems(method, image):
                 warnings.warn(f"translation: {problem}", stacklevel=1)
         if study.labels_folder is not None:

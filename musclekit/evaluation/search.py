@@ -29,6 +29,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from musclekit import registry
+from musclekit.compose import for_side
 from musclekit.errors import (
     FormatError,
     InputError,
@@ -507,7 +508,7 @@ def _fitted(study: _Study, point: Mapping[str, Any], training: Sequence[Case]) -
 def _tried(method: Segmenter, point: Mapping[str, Any], scorer: CaseScorer, label: str | None) -> tuple[float, str]:
     """Return the value of the metric that the choice goes by, and its status."""
     try:
-        value = _value(scorer, method.segment(scorer.case.image), label)
+        value = _value(scorer, for_side(method, scorer.case.side).segment(scorer.case.image), label)
     except ParameterError as problem:
         raise ParameterError(f"{problem} ({_text(point)})") from problem
     except Exception as problem:
@@ -537,7 +538,7 @@ def _scored(study: _Study, s: int, point: int) -> tuple[pd.DataFrame, dict[str, 
         try:
             if isinstance(method, str):
                 raise SegmentationError(method.removeprefix(_FAILED))
-            labels = method.segment(case.image)
+            labels = for_side(method, case.side).segment(case.image)
             tables.append(scorer.table(labels, **_keys(study, s, point)))
             arrays[f"labels-{n:03d}"] = labels.voxels
         except Exception as problem:

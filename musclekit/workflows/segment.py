@@ -11,9 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sklearn.base import clone
-
 from musclekit import registry
+from musclekit.compose import for_side
 from musclekit.errors import InputError, ParameterError, SegmentationError, UnsafeError, unknown_name
 from musclekit.image import Contrast
 from musclekit.io import open_scan, write_label_table, write_labels
@@ -21,7 +20,6 @@ from musclekit.labels import Side
 from musclekit.memory import remembering
 from musclekit.protocols import Segmenter
 from musclekit.report import scan_figures
-from musclekit.segmenters.network import EnsembleSegmenter, NetworkSegmenter
 from musclekit.uncertainty import DiceCalibration
 from musclekit.workflows.batch import Batch, Job, naming_fates, scan_records
 from musclekit.workflows.cases import open_cases
@@ -237,8 +235,7 @@ def _segment(
     scan = open_scan(job.path, contrast=contrast, series=series)
     translator = translator_in(method)
     checked = None
-    if side is not None and isinstance(method, NetworkSegmenter | EnsembleSegmenter):
-        method = clone(method).set_params(side=side)
+    method = for_side(method, side)
     try:
         # What is checked is what is segmented: it is translated once.
         with noted_warnings() as notes, remembering() if translator is not None else nullcontext():

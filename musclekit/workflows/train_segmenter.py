@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from musclekit.compose import for_side
 from musclekit.errors import InputError, MusclekitError, ParameterError
 from musclekit.evaluation import failed, k_folds, leave_one_subject_out, score_case, write_scores
 from musclekit.image import Case
@@ -350,13 +351,14 @@ def _out_of_fold(
             case = cases.open(case_id)
             try:
                 image = next(case.images[contrast] for contrast in plan.contrasts if contrast in case.images)
+                told = for_side(segmenter, case.side)
                 if samples:
-                    prediction = segmenter.predict(image)
+                    prediction = told.predict(image)
                     labels = prediction.labels
                     table = uncertainty_table(prediction, image, side=case.side)
                     uncertainty.append(table.assign(case_id=case_id, subject=case.subject, fold=name))
                 else:
-                    labels = segmenter.segment(image)
+                    labels = told.segment(image)
                 scores.append(score_case(labels, case, method=segmenter.card.name, fold=name))
             except MusclekitError as problem:
                 scores.append(

@@ -81,6 +81,26 @@ def test_every_method_is_scored_on_every_case() -> None:
     assert set(scores["params_id"]) == {""}
 
 
+class OneLeg(Bright, BaseEstimator):
+    """A segmenter that fails unless it is told which leg it sees."""
+
+    def __init__(self, level: float = 50, problem: Exception | None = None, side: str | None = None) -> None:
+        super().__init__(level, problem)
+        self.side = side
+
+    def segment(self, image: Image) -> LabelMap:
+        if self.side != "left":
+            raise SegmentationError("which leg is it?")
+        return super().segment(image)
+
+
+def test_a_method_is_told_which_leg_a_case_shows() -> None:
+    method = OneLeg()
+    scores = evaluate({"m": method}, [case("a")])
+    assert set(scores["status"]) == {"ok"}
+    assert method.side is None
+
+
 def test_a_registered_method_is_known_by_its_parameters() -> None:
     methods = {"plain": registry.build("threshold"), "lower": registry.build("threshold", hu_low=-50.0)}
     scores = evaluate(methods, [case("a")])
