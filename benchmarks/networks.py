@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.timing import Row, table
+from benchmarks.timing import Row, once, table
 from musclekit.errors import ParameterError
 from musclekit.image import Case, Contrast
 from musclekit.labels import label_mapping, label_set
@@ -46,8 +46,10 @@ from musclekit.neural.windows import CT_WINDOW
 from musclekit.phantom import make_case
 
 THREADS = 2
-#: Calls of each way; of a whole volume fewer.
-CALLS, VOLUME_CALLS = 5, 2
+#: Calls of each way; of a network at its paper's size fewer.
+CALLS = {"small": 5, "paper": 3}
+#: Slices that go through a network at once, as `segment_volume` does by itself.
+AT_ONCE = 2
 #: Parameters of the small ones; those at the size of their papers have none.
 SMALL: Mapping[str, Mapping[str, Any]] = {
     "unet-256": {"width": 8},
@@ -154,14 +156,14 @@ def speed(name: str, size: str, threads: int) -> list[Row]:
     images = units(card, network, scan)
     weights = sum(w.numel() for w in network.parameters()) / 1e6
     flat = size_needs(network).dimensions == 2
-    some = images[:8] if flat else images[:1]
+    some = images[:AT_ONCE] if flat else images[:1]
     what = f"{name} ({weights:.1f} M weights)"
     loop = partial(plain, network, some)
     found = []
     for way, (runner, said) in ways(network).items():
         ours = partial(class_probabilities, runner, some, **said)
         try:
-            taken, slow = by_turns([ours, loop], CALLS)
+            taken, slow = by_turns([ours, loop], CALLS[size])
         except ParameterError as problem:
             found.append(Row(f"{what}, {way}", float("nan"), None, "", None, str(problem)[:90]))
             continue
@@ -170,8 +172,8 @@ def speed(name: str, size: str, threads: int) -> list[Row]:
         per = len(some)
         at_most = None if way.startswith("channels") else slow / per / 2
         found.append(Row(f"{what}, {unit}, {way}", taken / per, at_most, "plain float32 loop", slow / per, ""))
-    whole = partial(segment_volume, network, card, scan.image)
-    taken, slow = by_turns([whole, partial(plain, network, images)], VOLUME_CALLS)
+    # Once each: the network has run before, and a volume is many slices.
+    taken, slow = once(partial(segment_volume, network, card, scan.image)), once(partial(plain, network, images))
     size_of = "x".join(str(n) for n in SHAPE[::-1])
     note = "with body, resampling and pasting"
     return [*found, Row(f"{what}, CT {size_of}", taken, None, "plain loop, network alone", slow, note)]
@@ -282,15 +284,23 @@ def labels(threads: int) -> list[Row]:
         exact, plain_dice = (got, reached) if exact is None or plain_dice is None else (exact, plain_dice)
         same = dice(got, exact)
         taken, slow = by_turns(
-            [partial(class_probabilities, runner, images[:8], **said), partial(plain, network, images[:8])], CALLS
+            [partial(class_probabilities, runner, images[:AT_ONCE], **said), partial(plain, network, images[:AT_ONCE])],
+            CALLS["small"],
         )
         note = (
             f"Dice with float32 {same.mean():.4f}, least {same.min():.4f}; mean Dice with the truth {reached:.4f}, "
             f"float32 {plain_dice:.4f}"
         )
-        at_most = None if way.startswith("channels") else slow / 8 / (3.5 if "int8" in way else 2)
+        at_most = None if way.startswith("channels") else slow / AT_ONCE / (3.5 if "int8" in way else 2)
         found.append(
-            Row(f"trained unet-2d, slice 128x128, {way}", taken / 8, at_most, "plain float32 loop", slow / 8, note)
+            Row(
+                f"trained unet-2d, slice 128x128, {way}",
+                taken / AT_ONCE,
+                at_most,
+                "plain float32 loop",
+                slow / AT_ONCE,
+                note,
+            )
         )
     return found
 
@@ -315,7 +325,7 @@ def samples(size: str, threads: int) -> list[Row]:
         for _ in range(MANY - FEW):
             class_probabilities(network, images)
 
-    few, many, alone = by_turns([run[FEW], run[MANY], passes], CALLS if size == "small" else VOLUME_CALLS)
+    few, many, alone = by_turns([run[FEW], run[MANY], passes], CALLS[size])
     memory = [peak_mb(run[n]) for n in (FEW, MANY)]
     keeping = [peak_mb(partial(stacked_samples, network, images, range(n))) for n in (FEW, MANY)]
     what = f"bayesian-unet, width {card.network['parameters'].get('width', 32)}, {len(images)} slices 256x256"
