@@ -48,6 +48,8 @@ OVERLAP = 0.5
 MOST_UNLIKE = 0.10
 #: A view that leaves out more of a leg is told of.
 MOST_LEFT_OUT = 0.02
+#: Heights between two slices of the scan that voxels of a turned view are told apart by.
+HEIGHTS = 8
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,9 @@ class Samples:
         if self.reduction not in get_args(ClassReduction):
             raise ParameterError(f"reduction is one of {', '.join(get_args(ClassReduction))}, not '{self.reduction}'")
 
-    def seeds(self, unit: Floats) -> list[int]:
-        """Return the seed of each sample of a scan as the network sees it."""
-        content = int.from_bytes(hashlib.sha256(np.ascontiguousarray(unit).tobytes()).digest()[:8], "little")
+    def seeds(self, image: Image) -> list[int]:
+        """Return the seed of each sample of a scan: one sample is one network, whichever leg it sees."""
+        content = int.from_bytes(hashlib.sha256(np.ascontiguousarray(image.voxels).tobytes()).digest()[:8], "little")
         drawn = np.random.SeedSequence([self.seed, content]).generate_state(self.n, dtype=np.uint64)
         return [int(seed) for seed in drawn]
 
@@ -140,24 +142,34 @@ class Segmented:
 
 @dataclass(frozen=True, eq=False)
 class _Answer:
-    """What a network says of one view, on the view's grid."""
+    """What a network says of one view, on the view's grid; voxels of each leg, run and class in each slice."""
 
     probabilities: NDArray[np.float16]
     variance: Floats | None
-    counts: NDArray[np.int64] | None
+    voxels: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Leg and slice of the scan that each voxel of a view lies in, as one number; -1 outside the legs."""
+    """Leg and height in the scan of each voxel of a view.
+
+    Parameters
+    ----------
+    index : ndarray of int32, shape (z, y, x)
+        Both as one number, ``leg * len(shares) + height``; -1 outside the legs.
+    legs : int
+        How many.
+    shares : ndarray of float64, shape (heights, Z)
+        What part of a voxel at each height lies in each slice of the scan; 1 in all.
+    """
 
     index: NDArray[np.int32]
     legs: int
-    planes: int
+    shares: NDArray[np.float64]
 
     @property
     def total(self) -> int:
-        return self.legs * self.planes
+        return self.legs * len(self.shares)
 
 
 def segment_volume(
@@ -235,6 +247,9 @@ def segment_volume(
     scale = card.windows[image.contrast].scale_of(image, body)
     classes = np.zeros(image.grid.shape, dtype=np.uint8)
     variance = np.zeros(image.grid.shape, dtype=np.float32) if many else None
+    seeds = [None] if samples is None else samples.seeds(image)
+    runs = list(product(networks, seeds))
+    reduction: ClassReduction = "sum" if samples is None else samples.reduction
     units, answers = [], []
     sides: list[Side | None] = []
     areas: list[NDArray[np.float64]] = []
@@ -244,17 +259,17 @@ def segment_volume(
         legs = _legs(view, image, body, card)
         places = _places(view, legs) if many else None
         with told_of_memory(device, f"segment with a smaller batch than {batch}, in bfloat16, or one scan at a time"):
-            answer = _answer(networks, unit, card, device, batch, precision, samples, places)
+            answer = _answer(runs, unit, card, device, batch, precision, reduction, places)
         answers.append((view, answer.probabilities))
         found = most_probable(answer.probabilities, view.frame)
         for leg in legs:
             mine = np.where(leg.mask, found, np.uint8(0))
             classes[leg.mask] = (keep_largest(mine) if largest else mine)[leg.mask]
-        if variance is not None and answer.variance is not None and answer.counts is not None:
+        if variance is not None and answer.variance is not None and answer.voxels is not None:
             variance[view.mask] = restored(answer.variance, view.frame)[view.mask]
             # A voxel of the view is so much of a slice of the scan.
             area_mm2 = view.frame.target.voxel_volume_mm3 / image.grid.voxel_volume_mm3 * _pixel_mm2(image)
-            areas += list(answer.counts * area_mm2)
+            areas += list(answer.voxels * area_mm2)
             sides += [leg.side for leg in legs]
     _warn_of_grey_values(np.concatenate(units), card, image)
     if not areas:
@@ -314,11 +329,28 @@ def _places(view: View, legs: Sequence[Leg]) -> _Places:
     frame, planes = view.frame, view.frame.source.shape[0]
     z, y, x = np.ogrid[tuple(slice(0, n) for n in frame.target.shape)]
     position = frame.pull[0, 0] * z + frame.pull[0, 1] * y + frame.pull[0, 2] * x + frame.pull[0, 3]
-    slices = np.clip(np.rint(position), 0, planes - 1).astype(np.int32)
+    heights = np.rint(np.clip(position, 0, planes - 1) * HEIGHTS).astype(np.int32)
+    shares = _shares(planes, abs(float(frame.pull[0, 0])))
     index = np.full(frame.target.shape, -1, dtype=np.int32)
     for n, leg in enumerate(legs):
-        index = np.where(frame.apply_mask(leg.mask), slices + np.int32(n * planes), index)
-    return _Places(index, len(legs), planes)
+        index = np.where(frame.apply_mask(leg.mask), heights + np.int32(n * len(shares)), index)
+    return _Places(index, len(legs), shares)
+
+
+def _shares(planes: int, thickness: float) -> NDArray[np.float64]:
+    """Return what part of a voxel lies in each slice, by its height; its thickness is in slices.
+
+    Along the first axis of a view voxels stand one on the other without a gap, also in one that is turned.
+    """
+    half = thickness / 2
+    middle = np.arange((planes - 1) * HEIGHTS + 1) / HEIGHTS
+    # A voxel at the end of the scan lies within it: volumes stay what they are.
+    lowest, highest = min(half - 0.5, (planes - 1) / 2), max(planes - 0.5 - half, (planes - 1) / 2)
+    middle = np.clip(middle, lowest, highest)[:, None]
+    slices = np.arange(planes)
+    overlap = np.minimum(middle + half, slices + 0.5) - np.maximum(middle - half, slices - 0.5)
+    shares = np.maximum(overlap, 0)
+    return cast(NDArray[np.float64], shares / shares.sum(axis=1, keepdims=True))
 
 
 def _warn_of_grey_values(seen: Floats, card: SegmenterCard, image: Image) -> None:
@@ -338,25 +370,22 @@ def _warn_of_grey_values(seen: Floats, card: SegmenterCard, image: Image) -> Non
 
 
 def _answer(
-    networks: Sequence[nn.Module],
+    runs: Sequence[tuple[nn.Module, int | None]],
     unit: Floats,
     card: SegmenterCard,
     device: torch.device | str,
     batch: int,
     precision: Precision,
-    samples: Samples | None,
+    reduction: ClassReduction,
     places: _Places | None,
 ) -> _Answer:
-    """Run a view through the network, or through each of several, or through samples of one."""
-    seeds = [None] if samples is None else samples.seeds(unit)
-    runs = list(product(networks, seeds))
+    """Run a view through a network once, or many times: each run is a network and the seed of what it drops."""
     many = len(runs) > 1
-    reduction: ClassReduction = "sum" if samples is None else samples.reduction
     shape = unit.shape
     mean = np.empty((card.out_channels, *shape), dtype=np.float16)
     variance = np.empty(shape, dtype=np.float32) if many else None
     counts = None if places is None else np.zeros((len(runs), card.out_channels, places.total), dtype=np.int64)
-    needs = size_needs(networks[0])
+    needs = size_needs(runs[0][0])
     for here, given in _portions(unit, card, needs.dimensions, batch):
         sums = RunningSums()
         single: Floats | None = None
@@ -377,7 +406,7 @@ def _answer(
             variance[here] = sums.variance(reduction)
     if counts is None or places is None:
         return _Answer(mean, variance, None)
-    by_leg = counts.reshape(len(runs), card.out_channels, places.legs, places.planes)
+    by_leg = counts.reshape(len(runs), card.out_channels, places.legs, -1) @ places.shares
     return _Answer(mean, variance, by_leg.transpose(2, 0, 1, 3))
 
 
@@ -398,7 +427,7 @@ def _counted(found: Floats, places: NDArray[np.int32], n_places: int) -> NDArray
     """Count the voxels of each class in each place; shape (classes, places)."""
     classes = len(found)
     inside = places >= 0
-    flat = highest_channel(found)[inside] * n_places + places[inside]
+    flat = highest_channel(found)[inside].astype(np.intp) * n_places + places[inside]
     counts: NDArray[np.int64] = np.bincount(flat, minlength=classes * n_places).reshape(classes, n_places)
     return counts
 
