@@ -299,7 +299,7 @@ def test_a_line_without_noise_is_recovered() -> None:
     assert (gracilis.alpha, gracilis.beta) == pytest.approx((30, 0.5), rel=1e-12)
     assert (sartorius.r, gracilis.r, sartorius.n) == (pytest.approx(-1), pytest.approx(1), 5)
     assert sartorius.resid_sd == pytest.approx(0, abs=1e-14)
-    assert (found.n_subjects, found.not_fitted, found.left_out) == (5, {}, {})
+    assert (len(found.subjects), found.not_fitted, found.left_out) == (5, {}, {})
     predicted = found.predict("sartorius", 0.01)
     assert (predicted.value, predicted.raw) == pytest.approx((0.77, 0.77))
     assert (predicted.low, predicted.high) == pytest.approx((0.77, 0.77))
@@ -377,7 +377,7 @@ def test_pairs_without_a_number_are_counted() -> None:
     psv[0], dice[1], psv[2] = math.nan, math.nan, math.inf
     calibration = fitted(pairs_of(psv, dice))
     assert calibration.left_out == {"nan": 2, "infinite": 1}
-    assert (calibration.structures["sartorius"].n, calibration.n_subjects) == (3, 3)
+    assert (calibration.structures["sartorius"].n, len(calibration.subjects)) == (3, 6)
 
 
 def test_two_legs_of_a_person_are_one_subject() -> None:
@@ -385,7 +385,7 @@ def test_two_legs_of_a_person_are_one_subject() -> None:
     pairs = pairs_of(psv, dice)
     pairs["subject"] = ["a", "a", "b", "b", "c", "c"]
     calibration = fitted(pairs)
-    assert (calibration.structures["sartorius"].n, calibration.n_subjects) == (6, 3)
+    assert (calibration.structures["sartorius"].n, len(calibration.subjects)) == (6, 3)
 
 
 def test_a_dice_that_is_always_the_same_has_no_correlation() -> None:
@@ -438,6 +438,22 @@ def test_a_calibration_is_for_one_use() -> None:
     )
 
 
+def test_a_calibration_is_for_networks_of_the_same_people() -> None:
+    pairs = pairs_of(*noisy(4)).assign(subject=["a", "b", "c", "c"])
+    calibration = fitted(pairs)
+    use = {"model": "unet-a", "class_reduction": "sum", "n_samples": 10}
+    calibration.check(**use, subjects=["a", "c"])  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="made on other people: the network learnt from 'd', who had no part"):
+        calibration.check(**use, subjects=["a", "d"])  # type: ignore[arg-type]
+
+
+def test_lines_that_foretell_nothing_are_named() -> None:
+    psv = [0.1, 0.2, 0.3]
+    parts = {"falls": [0.9, 0.8, 0.7], "grows": [0.7, 0.8, 0.9], "is flat": [0.8, 0.8, 0.8]}
+    calibration = fitted(pd.concat([pairs_of(psv, dice, name) for name, dice in parts.items()]))
+    assert calibration.unrelated == ("grows", "is flat")
+
+
 def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     psv, dice = noisy()
     rest = pairs_of([0.1, math.nan], [0.9, 0.9], "gracilis")
@@ -467,7 +483,7 @@ def test_a_calibration_made_by_hand_is_checked_before_it_is_written(tmp_path: Pa
     line = DiceLine(-1.0, 1.0, -0.5, 2, 0.1, 0.1, 0.1)
     file = tmp_path / "calibration.json"
     with pytest.raises(SchemaError, match=r"at \[structures\]\[sartorius\]\[n\]: 2 is less than the minimum of 3"):
-        DiceCalibration("a", "sum", 10, 3, {"sartorius": line}, {}, {}).save(file)
+        DiceCalibration("a", "sum", 10, ("p",), {"sartorius": line}, {}, {}).save(file)
     assert not file.exists()
 
 

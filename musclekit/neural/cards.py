@@ -273,17 +273,19 @@ class SegmenterCard:
         return frozenset(self.windows)
 
     @property
-    def family(self) -> str:
-        """SHA-256 of all that networks trained alike have in common: everything but weights, seed, people and scores.
-
-        What cross-validation tells of the networks of the folds holds for others of their family.
-        """
+    def recipe(self) -> dict[str, Any]:
+        """All that networks trained alike have in common, as plain data: not weights, seed, people and scores."""
         data = self.as_data()
         common = {
             name: data[name] for name in ("network", "labels", "windows", "view", "context", "loss", "augmentation")
         }
         learnt = {name: value for name, value in self.schedule.items() if name not in ("epochs_done", "best_epoch")}
-        return hashlib.sha256(json.dumps([common, learnt], sort_keys=True).encode()).hexdigest()
+        return common | {"schedule": learnt}
+
+    @property
+    def family(self) -> str:
+        """SHA-256 of the recipe. What cross-validation tells of the networks of the folds holds for their family."""
+        return hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode()).hexdigest()
 
     @property
     def in_channels(self) -> int:

@@ -82,7 +82,7 @@ class Samples:
             raise ParameterError(f"reduction is one of {', '.join(get_args(ClassReduction))}, not '{self.reduction}'")
 
     def seeds(self, image: Image) -> list[int]:
-        """Return the seed of each sample of a scan: one sample is one network, whichever leg it sees."""
+        """Return the seed of each sample of a scan, the same for each of its views."""
         content = int.from_bytes(hashlib.sha256(np.ascontiguousarray(image.voxels).tobytes()).digest()[:8], "little")
         drawn = np.random.SeedSequence([self.seed, content]).generate_state(self.n, dtype=np.uint64)
         return [int(seed) for seed in drawn]

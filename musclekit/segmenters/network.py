@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
@@ -345,9 +345,9 @@ class EnsembleSegmenter(_Trained):
         if isinstance(self.checkpoints, str | Path) or len(self.checkpoints) < 2:
             raise ParameterError("an ensemble needs the checkpoints of two networks at least")
         read = [_read(path, self.device if on_device else "cpu") for path in self.checkpoints]
-        first = _what_it_takes(read[0][1])
+        first = read[0][1].recipe
         for path, (_, card) in zip(self.checkpoints[1:], read[1:], strict=True):
-            differing = [name for name, value in _what_it_takes(card).items() if value != first[name]]
+            differing = [name for name, value in card.recipe.items() if value != first[name]]
             if differing:
                 raise CheckpointError(
                     f"{checkpoint_path(path)}: differs from {checkpoint_path(self.checkpoints[0])} in "
@@ -364,16 +364,6 @@ def _two(slices: object) -> tuple[int, int] | None:
             return first, last
         case _:
             raise ParameterError(f"slices are the first and the last one, as [10, 40], not {slices!r}")
-
-
-def _what_it_takes(card: SegmenterCard) -> Mapping[str, Any]:
-    return {
-        "network": card.network,
-        "label set": card.label_set,
-        "windows": card.windows,
-        "view": card.view,
-        "context": card.context,
-    }
 
 
 def _people(cards: Sequence[SegmenterCard]) -> tuple[str, ...]:

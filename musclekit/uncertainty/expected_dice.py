@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,8 @@ class DiceCalibration:
         How U was reduced over classes.
     n_samples : int
         Samples that U was found from.
-    n_subjects : int
-        People whose pairs it was fitted to.
+    subjects : tuple of str
+        The people of the cross-validation.
     structures : mapping of str to DiceLine
         By the name of the structure, both sides together.
     not_fitted : mapping of str to str
@@ -108,23 +108,33 @@ class DiceCalibration:
     model: str
     class_reduction: ClassReduction
     n_samples: int
-    n_subjects: int
+    subjects: tuple[str, ...]
     structures: Mapping[str, DiceLine]
     not_fitted: Mapping[str, str]
     left_out: Mapping[str, int]
 
-    def check(self, *, model: str, class_reduction: ClassReduction, n_samples: int) -> None:
+    @property
+    def unrelated(self) -> tuple[str, ...]:
+        """Structures with a line whose Dice does not fall as their PSV grows: it foretells nothing of them."""
+        return tuple(name for name, line in self.structures.items() if not line.r < 0)
+
+    def check(
+        self, *, model: str, class_reduction: ClassReduction, n_samples: int, subjects: Collection[str] = ()
+    ) -> None:
         """Refuse a use that the calibration was not made for. Call it before `predict`.
 
         Parameters
         ----------
         model, class_reduction, n_samples
             Of the network that is to be used; see `DiceCalibration`.
+        subjects : collection of str
+            The people it learnt from.
 
         Raises
         ------
         CheckpointError
-            If one of them differs; the message says which.
+            If one of them differs, or the network learnt from people who had no part in the cross-validation; the
+            message says which.
         """
         pairs = {
             "model": (self.model, model),
@@ -134,6 +144,12 @@ class DiceCalibration:
         differ = [f"{what} {here!r}, not {there!r}" for what, (here, there) in pairs.items() if here != there]
         if differ:
             raise CheckpointError(f"the calibration of the Dice was made for {'; '.join(differ)}")
+        others = sorted(set(subjects) - set(self.subjects))
+        if others:
+            raise CheckpointError(
+                f"the calibration of the Dice was made on other people: the network learnt from '{others[0]}', who had "
+                "no part in it"
+            )
 
     def predict(self, name: str, psv: float, *, level: float = 0.95) -> PredictedDice:
         """Predict the Dice of a structure from its PSV.
@@ -190,7 +206,7 @@ class DiceCalibration:
             "model": self.model,
             "class_reduction": self.class_reduction,
             "n_samples": self.n_samples,
-            "n_subjects": self.n_subjects,
+            "subjects": list(self.subjects),
             "structures": lines,
             "not_fitted": dict(self.not_fitted),
             "left_out": dict(self.left_out),
@@ -241,7 +257,8 @@ class DiceCalibration:
             name: DiceLine(**line | {"r": math.nan if line["r"] is None else line["r"]})
             for name, line in data["structures"].items()
         }
-        return cls(**{name: data[name] for name in data if name not in ("format", "structures")}, structures=lines)
+        kept = {name: data[name] for name in data if name not in ("format", "structures", "subjects")}
+        return cls(**kept, structures=lines, subjects=tuple(data["subjects"]))
 
 
 def fit_dice_calibration(
@@ -316,7 +333,7 @@ def fit_dice_calibration(
         model=model,
         class_reduction=class_reduction,
         n_samples=int(n_samples),
-        n_subjects=int(pairs["subject"][kept & np.isin(labels, list(lines))].astype(str).nunique()),
+        subjects=tuple(sorted(pairs["subject"].astype(str).unique())),
         structures=lines,
         not_fitted=not_fitted,
         left_out={reason: int(rows.sum()) for reason, rows in reasons.items() if rows.any()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -379,7 +380,14 @@ def _out_of_fold(
     trust = _with_dice(pd.concat(uncertainty, ignore_index=True), table)
     write_table(trust, out / UNCERTAINTY)
     pairs = trust.rename(columns={"structure": "label"})
-    calibration = fit_dice_calibration(pairs, model=segmenter.card.family, n_samples=samples)
+    try:
+        calibration = fit_dice_calibration(pairs, model=segmenter.card.family, n_samples=samples)
+    except InputError as problem:
+        warnings.warn(f"the Dice cannot be foretold, and {CALIBRATION} is not written: {problem}", stacklevel=2)
+        return _Tables(table, trust)
+    if calibration.unrelated:
+        names = ", ".join(calibration.unrelated)
+        warnings.warn(f"their variance foretells nothing of their Dice: {names}", stacklevel=2)
     calibration.save(out / CALIBRATION)
     return _Tables(table, trust, calibration)
 
@@ -388,8 +396,10 @@ def _with_dice(uncertainty: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Put the Dice of each structure of each leg beside its uncertainty."""
     dice = scores[(scores["metric"] == "dice") & scores["slice"].isna()]
     dice = dice.rename(columns={"label": "structure", "value": "dice"})[["case_id", "structure", "side", "dice"]]
+    # Scores call a leg whose side nobody knows by that name, where other tables leave it out.
+    sides = dice["side"].fillna("").replace("unknown", "")
     keyed = uncertainty.assign(side=uncertainty["side"].fillna(""))
-    merged = keyed.merge(dice.assign(side=dice["side"].fillna("")), on=["case_id", "structure", "side"], how="left")
+    merged = keyed.merge(dice.assign(side=sides), on=["case_id", "structure", "side"], how="left")
     first = ["case_id", "subject", "fold", "structure", "side"]
     return merged[[*first, *(column for column in merged.columns if column not in first)]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from musclekit.io import Scan, write_image
 from musclekit.labels import Side
 from musclekit.protocols import Segmenter, UncertainSegmenter
 from musclekit.report import Picture, Table, montage, variance_bars
+from musclekit.segmenters.network import NetworkSegmenter
 from musclekit.statistics import Interval
 from musclekit.uncertainty import DiceCalibration, interval_text, sample_interval, structure_variance
 from musclekit.workflows.numbers import write_table
@@ -25,9 +27,14 @@ __all__ = ["Trust", "area_table", "check_calibration", "trust_in", "uncertain", 
 
 #: Share of the samples that intervals hold.
 LEVEL = 0.95
+#: Labels whose volume lies further than this outside the interval of the samples, as a share of their median, are told.
+MOST_APART = 0.05
+#: A structure of which no higher Dice is to be expected is told.
+LEAST_DICE = 0.7
 CAPTION = (
-    "PSV is the mean variance of the network's answers inside a structure. The volume is the median of its samples, "
-    "with the interval that 95 % of them lie in: the spread of one network's answers, not of the truth."
+    "PSV is the mean variance of the network's answers inside a structure. The volume is the median of the samples, "
+    f"with the interval that {LEVEL:.0%} of them lie in: the spread of one network's answers, not of the truth. Labels "
+    "are the mean's, of which small pieces apart from a structure are left out."
 )
 PREDICTED = " The predicted Dice is what structures of that PSV reached in cross-validation, with its interval."
 
@@ -67,14 +74,16 @@ class Trust:
         """Return the outcome of a scan with what is told of its uncertainty."""
         told = self.structures
         shown = told[["structure", "side"]].assign(
-            PSV=told["psv"], Volume=_intervals(told, ("volume_ml", "volume_low", "volume_high"), "ml", decimals=0)
+            PSV=told["psv"],
+            Labelled=[f"{volume:.0f} ml" if volume else "not found" for volume in told["labelled_ml"]],
+            Volume=_intervals(told, ("volume_ml", "volume_low", "volume_high"), "ml", decimals=0),
         )
         caption = CAPTION
         if "predicted_dice" in told:
             columns = ("predicted_dice", "predicted_low", "predicted_high")
             shown["Predicted Dice"] = _intervals(told, columns, "", decimals=2)
             caption += PREDICTED
-        order = shown["PSV"].sort_values(ascending=False, na_position="first", kind="stable").index
+        order = shown["PSV"].sort_values(ascending=False, na_position="last", kind="stable").index
         return replace(
             outcome,
             tables=(
@@ -99,6 +108,8 @@ def _intervals(table: pd.DataFrame, columns: tuple[str, str, str], unit: str, *,
     numbers = table[list(columns)].to_numpy(dtype=np.float64).tolist()
     return [
         interval_text(value, Interval(low, high, LEVEL, "samples"), unit, decimals=decimals)
+        if np.isfinite(value)
+        else "–"
         for value, low, high in numbers
     ]
 
@@ -114,14 +125,18 @@ def check_calibration(calibration: DiceCalibration, method: Segmenter) -> None:
     Raises
     ------
     ParameterError
-        If the method does not answer several times, or is no network of one family.
+        If the method is no single network that is sampled.
     CheckpointError
-        If model, reduction or number of samples are others.
+        If model, reduction or number of samples are others, or the network learnt from other people.
     """
-    card, samples = getattr(method, "card", None), getattr(method, "n_samples", None)
-    if uncertain(method) is None or card is None or samples is None:
+    if not isinstance(method, NetworkSegmenter) or uncertain(method) is None:
         raise ParameterError("a calibration is for a trained network that is sampled: set samples, or leave it out")
-    calibration.check(model=card.family, class_reduction=getattr(method, "reduction", "sum"), n_samples=samples)
+    calibration.check(
+        model=method.card.family,
+        class_reduction=method.reduction,
+        n_samples=method.n_samples,
+        subjects=method.training_subjects_,
+    )
 
 
 def trust_in(
@@ -162,19 +177,26 @@ def uncertainty_table(
     Returns
     -------
     DataFrame
-        ``structure``, ``abbreviation``, ``side``, ``voxels``, ``psv``, ``volume_ml`` (median of the samples),
-        ``volume_low`` and ``volume_high``; with a calibration ``predicted_dice``, ``predicted_low`` and
-        ``predicted_high``.
+        ``structure``, ``abbreviation``, ``side``, ``voxels``, ``psv``, ``labelled_ml`` (as labelled), ``volume_ml``
+        (median of the samples, all of whose pieces count), ``volume_low`` and ``volume_high``; with a calibration
+        ``predicted_dice``, ``predicted_low`` and ``predicted_high``.
+
+    Warns
+    -----
+    UserWarning
+        If structures are to be looked at: their labels are much larger or smaller than their samples, or the Dice to
+        be expected is low.
     """
     labels = _sided(prediction.labels, image, side)
     table = structure_variance(labels, prediction.variance).drop(columns="id")
     samples = [
-        _samples(prediction, str(structure), str(of_side))
+        _samples(prediction, str(structure), str(of_side), side)
         for structure, of_side in zip(table["structure"], table["side"], strict=True)
     ]
     # Of a leg that the scan does not show there is nothing to tell.
     table = table[[one is not None for one in samples]].reset_index(drop=True)
     spread = [(float(np.median(one)), *_ends(one, level)) for one in samples if one is not None]
+    table["labelled_ml"] = table["voxels"] * labels.grid.voxel_volume_mm3 / 1000
     table[["volume_ml", "volume_low", "volume_high"]] = np.array(spread).reshape(-1, 3)
     if calibration is not None:
         told = [
@@ -184,7 +206,20 @@ def uncertainty_table(
         table["predicted_dice"] = [one.value for one in told]
         table["predicted_low"] = [one.low for one in told]
         table["predicted_high"] = [one.high for one in told]
+    _warn_of_doubts(table)
     return table
+
+
+def _warn_of_doubts(table: pd.DataFrame) -> None:
+    """Name the structures that nobody should use without a look at them."""
+    names = (table["structure"] + " " + table["side"]).str.rstrip()
+    far = np.maximum(table["volume_low"] - table["labelled_ml"], table["labelled_ml"] - table["volume_high"])
+    doubts = {"labels and samples differ in volume": far > MOST_APART * table["volume_ml"]}
+    if "predicted_dice" in table:
+        doubts[f"a Dice below {LEAST_DICE:g} is to be expected"] = table["predicted_dice"] < LEAST_DICE
+    for what, are in doubts.items():
+        if are.any():
+            warnings.warn(f"{what}: {', '.join(names[are])}; look at them before you use them", stacklevel=3)
 
 
 def area_table(prediction: Prediction, *, level: float = LEVEL) -> pd.DataFrame:
@@ -213,10 +248,12 @@ def _sided(labels: LabelMap, image: Image, side: Side | None) -> LabelMap:
     return label_sides(labels, legs) if all(leg.side for leg in legs) else labels
 
 
-def _samples(prediction: Prediction, structure: str, side: str) -> NDArray[np.float64] | None:
+def _samples(prediction: Prediction, structure: str, of_side: str, told: Side | None) -> NDArray[np.float64] | None:
+    """Return the volumes of a structure of a leg in the samples; None of a leg that the scan does not show."""
     known = prediction.volume_ml
     # A network that was not told which leg it sees tells of it by the name alone.
-    return known.get(f"{structure} {side}".rstrip(), known.get(structure))
+    alone = known.get(structure) if of_side == (told or "") else None
+    return known.get(f"{structure} {of_side}".rstrip(), alone)
 
 
 def _ends(samples: NDArray[np.float64], level: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Check a manifest, a score table, a plan or a report against its schema."""
+"""Check a manifest, a score table, a plan, a calibration or a report against its schema."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from musclekit.evaluation.scores import read_scores
 from musclekit.evaluation.search import read_plan
 from musclekit.io import read_manifest, read_toml
 from musclekit.schemas import check_schema
+from musclekit.uncertainty import DiceCalibration
 
 __all__ = ["validate_file"]
 
@@ -23,7 +24,8 @@ def validate_file(path: Path) -> dict[str, Any]:
     ----------
     path : Path
         A CSV file is a score table if it has the columns ``metric`` and ``value``, else a manifest; a TOML file is a
-        plan, of a training if it says ``kind = "train"``, else of a search; a JSON file is the data of a report.
+        plan, of a training if it says ``kind = "train"``, else of a search; a JSON file is a calibration of the Dice or
+        the data of a report.
 
     Returns
     -------
@@ -50,9 +52,9 @@ def validate_file(path: Path) -> dict[str, Any]:
         case ".toml":
             return _validate_plan(path)
         case ".json":
-            return _validate_report(path)
+            return _validate_json(path)
         case other:
-            known = "a manifest or score table is a .csv, a plan a .toml, a report a .json"
+            known = "a manifest or score table is a .csv, a plan a .toml, a report or calibration a .json"
             raise FormatError(f"{path}: {known}, not '{other}'")
 
 
@@ -120,11 +122,15 @@ def _validate_segmenter_training(path: Path) -> dict[str, Any]:
     }
 
 
-def _validate_report(path: Path) -> dict[str, Any]:
+def _validate_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as problem:
         raise FormatError(f"{path}: not JSON: {problem}") from None
+    if isinstance(data, dict) and "class_reduction" in data:
+        calibration = DiceCalibration.load(path)
+        lines = len(calibration.structures)
+        return {"file": str(path), "kind": "calibration", "structures": lines, "subjects": len(calibration.subjects)}
     check_schema(data, "report", f"report {path.name}")
     return {
         "file": str(path),
