@@ -80,7 +80,7 @@ class Leg:
         return cast(NDArray[np.bool_], self.mask[:, rim].any(axis=1))
 
 
-def split_legs(image: Image, body: NDArray[np.bool_]) -> tuple[Leg, ...]:
+def split_legs(image: Image, body: NDArray[np.bool_], *, side: Side | None = None) -> tuple[Leg, ...]:
     """Take the body apart into legs.
 
     Slices in which the body has two lobes side by side, or two femoral shafts (CT), or a line of skin from front to
@@ -94,6 +94,8 @@ def split_legs(image: Image, body: NDArray[np.bool_]) -> tuple[Leg, ...]:
         The scan.
     body : ndarray of bool, shape (Z, Y, X)
         Its body mask, see `body_mask`.
+    side : {"left", "right"}, optional
+        Which leg, where the scan shows one and it is known.
 
     Returns
     -------
@@ -129,7 +131,7 @@ def split_legs(image: Image, body: NDArray[np.bool_]) -> tuple[Leg, ...]:
     masks = [np.ascontiguousarray(mask) for mask in masks]
     if len(masks) == 1:
         whole = body if across == 2 else body.swapaxes(1, 2)
-        return (Leg(infer_side(image.grid, whole, masks[0]), masks[0]),)
+        return (Leg(side or infer_side(image.grid, whole, masks[0]), masks[0]),)
     x = [float(image.grid.world(_centroid(mask))[0]) for mask in masks]
     right = int(np.argmax(x))
     return Leg("right", masks[right]), Leg("left", masks[1 - right])

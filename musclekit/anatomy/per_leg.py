@@ -135,9 +135,7 @@ def per_leg(
     SegmentationError
         If there is no body in the image.
     """
-    legs = split_legs(image, body_mask(image))
-    if len(legs) == 1 and side is not None:
-        legs = (Leg(side, legs[0].mask),)
+    legs = split_legs(image, body_mask(image), side=side)
     answers = []
     for leg in legs:
         frame = leg_frame(leg, image.grid, margin_px=margin_px, size=size, mirror_to=mirror_to)

@@ -43,6 +43,12 @@ def guarded(command: Callable[P, None]) -> Callable[P, None]:
                 traceback.print_exc()
             typer.echo(f"error: {problem}", err=True)
             raise typer.Exit(REFUSED) from None
+        except MemoryError as problem:
+            if Debug.on:
+                traceback.print_exc()
+            what = f"{problem}; work on fewer scans at once (--jobs), on smaller ones or at a larger spacing"
+            typer.echo(f"error: there is too little memory: {what}", err=True)
+            raise typer.Exit(REFUSED) from None
         except KeyboardInterrupt:
             typer.echo("interrupted; the files already written are whole", err=True)
             raise typer.Exit(INTERRUPTED) from None

@@ -197,7 +197,7 @@ def print_training(outcome: TrainOutcome, *, as_json: bool) -> None:
 
 def print_segmenter_training(outcome: SegmenterOutcome, *, as_json: bool) -> None:
     """Print how far the training of a segmenter is, and where its checkpoints lie."""
-    _print_notes(outcome.warnings, ())
+    _print_notes(outcome.warnings, outcome.failures)
     if as_json:
         _print_json(outcome.as_dict())
         return

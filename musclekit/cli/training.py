@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from musclekit.cli.guard import guarded
+from musclekit.cli.guard import SOME_FAILED, guarded
 from musclekit.cli.options import AsJson, LabelSetName, Out, Quiet
 from musclekit.errors import ParameterError
 
@@ -71,5 +71,7 @@ def train(
             outcome = train_on_manifest(plan, cases, out, device=device, until=until, jobs=jobs, progress=progress)
     if speaks and segments:
         print_segmenter_training(trained, as_json=as_json)
+        if trained.failures:
+            raise typer.Exit(SOME_FAILED)
     elif speaks:
         print_training(outcome, as_json=as_json)

@@ -350,6 +350,8 @@ def _parts(pairs: pd.DataFrame, legs: Legs) -> list[tuple[dict[str, Any], pd.Dat
     seen = {name: observations(pairs, name, legs=legs) for name in told}
     # A case that failed as a whole has rows without a group.
     named = pairs[pairs["group"] != ""]
+    if legs == "apart":
+        named = _lost_of_both_legs(named)
     sides = named["side"] if legs == "apart" else named["side"].map(lambda _: "")
     for (which, group, side), rows in named.groupby([named["set"], named["group"], sides], sort=False):
         for quantity, found in seen.items():
@@ -359,6 +361,14 @@ def _parts(pairs: pd.DataFrame, legs: Legs) -> list[tuple[dict[str, Any], pd.Dat
             about = {"set": which, "group": group, "side": side, "quantity": quantity}
             parts.append((about | {"pairs": int(mine["pairs"].sum()), "subjects": len(mine)}, mine, rows))
     return parts
+
+
+def _lost_of_both_legs(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Give the rows of a case that failed, of which no leg is known, to every leg that the others have."""
+    unknown = (pairs["side"] == "") & pairs["status"].astype(str).str.startswith("failed")
+    legs = pairs.loc[~unknown, ["set", "group", "side"]].drop_duplicates()
+    lost = pairs[unknown].drop(columns="side").merge(legs, on=["set", "group"], how="left")
+    return pd.concat([pairs[~unknown], lost.fillna({"side": ""})[list(pairs.columns)]], ignore_index=True)
 
 
 def _left_out(pairs: pd.DataFrame, taken: int) -> str:

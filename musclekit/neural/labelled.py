@@ -91,7 +91,7 @@ def labelled_views(
     windows: Mapping[Contrast, Window],
     *,
     multiple: int = 1,
-    background_beyond: bool = False,
+    unlabelled_is_background: bool = False,
 ) -> tuple[LabelledScan, ...]:
     """Bring labelled cases to the views of a network.
 
@@ -105,9 +105,9 @@ def labelled_views(
         See `musclekit.neural.views.views_of`.
     windows : mapping of Contrast to Window
         The contrasts that the network takes, and how their grey values become -1 to 1.
-    background_beyond : bool
-        Whether slices above and below the labelled ones are background. Else nothing is known of them, as where
-        somebody labelled the middle of a thigh only.
+    unlabelled_is_background : bool
+        Whether slices of a leg without any label are background. Else nothing is known of them, as where somebody
+        labelled the middle of a thigh only, or every fifth slice.
 
     Returns
     -------
@@ -140,7 +140,16 @@ def labelled_views(
             for image in images:
                 window = windows[image.contrast]
                 scans.append(
-                    _scan(case, image, mapped, dropped, spec, window, multiple, background_beyond=background_beyond)
+                    _scan(
+                        case,
+                        image,
+                        mapped,
+                        dropped,
+                        spec,
+                        window,
+                        multiple,
+                        unlabelled_is_background=unlabelled_is_background,
+                    )
                 )
         except MusclekitError as error:
             raise type(error)(f"case '{case.id}': {error}") from error
@@ -158,7 +167,7 @@ def _scan(
     window: Window,
     multiple: int,
     *,
-    background_beyond: bool,
+    unlabelled_is_background: bool,
 ) -> LabelledScan:
     body = body_mask(image)
     scale = window.scale_of(image, body)
@@ -170,9 +179,18 @@ def _scan(
         if not classes.any():
             notes.append(f"the {view.side or 'single'} leg shows no label, and is not learnt from")
             continue
-        if not background_beyond:
-            labelled = np.flatnonzero(classes.any(axis=(1, 2)))
-            classes[: labelled[0]] = classes[labelled[-1] + 1 :] = UNLABELLED
+        if not unlabelled_is_background:
+            # On the grid of the scan: slices may lie across those of a view that is turned.
+            labelled = np.asarray(np.logical_and(labels.voxels > 0, view.mask).any(axis=(1, 2)))
+            known = view.frame.apply_mask(np.broadcast_to(labelled[:, None, None], view.mask.shape))
+            classes[~known] = UNLABELLED
+            first, last = np.flatnonzero(labelled)[[0, -1]]
+            between = int(np.count_nonzero(~labelled[first:last]))
+            if between:
+                notes.append(
+                    f"{between} slices between labelled ones show no label of the {view.side or 'single'} leg, and are "
+                    "not learnt from (unlabelled_is_background = true makes them background)"
+                )
         seen.append(LabelledView(unit_image(image, view, scale).astype(np.float16), classes, view.frame, view.side))
     if not seen:
         raise InputError("none of its labels lies in the body")
@@ -182,10 +200,7 @@ def _scan(
 def _mapped(labels: LabelMap, label_set: LabelSet, image: Image, side: Side | None) -> tuple[LabelMap, tuple[str, ...]]:
     """Return labels in the network's set, and what was dropped on the way."""
     if label_set.is_sided and not labels.label_set.is_sided:
-        legs = split_legs(image, body_mask(image))
-        if len(legs) == 1 and side is not None:
-            legs = (type(legs[0])(side, legs[0].mask),)
-        labels = label_sides(labels, legs)
+        labels = label_sides(labels, split_legs(image, body_mask(image), side=side))
     if labels.label_set.name == label_set.name:
         return labels, ()
     mapping = label_mapping(labels.label_set, label_set)

@@ -258,7 +258,7 @@ def segment_volume(
         units.append(unit[unit > AIR])
         legs = _legs(view, image, body, card)
         places = _places(view, legs) if many else None
-        with told_of_memory(device, f"segment with a smaller batch than {batch}, in bfloat16, or one scan at a time"):
+        with told_of_memory(device, _less(batch, size_needs(networks[0]).dimensions)):
             answer = _answer(runs, unit, card, device, batch, precision, reduction, places)
         answers.append((view, answer.probabilities))
         found = most_probable(answer.probabilities, view.frame)
@@ -277,6 +277,12 @@ def segment_volume(
     stacked_areas = np.stack(areas)
     volumes = stacked_areas.sum(axis=3) * (image.grid.voxel_volume_mm3 / _pixel_mm2(image))
     return Segmented(classes, variance, tuple(sides), volumes, stacked_areas, tuple(answers))
+
+
+def _less(batch: int, dimensions: int) -> str:
+    """Say what takes less memory in a network."""
+    smaller = f"segment with a smaller batch than {batch}, " if dimensions == 2 and batch > 1 else "segment "
+    return f"{smaller}in bfloat16, or one scan at a time"
 
 
 def _pixel_mm2(image: Image) -> float:

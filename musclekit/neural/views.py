@@ -164,9 +164,7 @@ def views_of(
     inside = body_mask(image) if body is None else body
     if spec.kind == "whole":
         return (View(_window(image.grid, inside, spec, multiple), inside),)
-    legs = split_legs(image, inside)
-    if len(legs) == 1 and side is not None:
-        legs = (Leg(side, legs[0].mask),)
+    legs = split_legs(image, inside, side=side)
     return tuple(_leg_view(image, leg, spec, multiple) for leg in legs)
 
 
@@ -198,6 +196,11 @@ def _leg_view(image: Image, leg: Leg, spec: ViewSpec, multiple: int) -> View:
     )
     if not frame.apply_mask(leg.mask).any():
         raise SegmentationError(f"the field of {spec.size} voxels of {spec.spacing_mm:g} mm does not show the leg")
+    if frame.is_truncated:
+        warnings.append(
+            f"the scan of the {leg.side or 'single'} leg is shorter than the {field[0]:g} mm that the network sees, to "
+            "which the rest is air"
+        )
     return View(frame, leg.mask, leg.side, tuple(warnings))
 
 

@@ -231,9 +231,7 @@ def _by_subject(
 
 def _shapes_of(image: Image, side: Side | None, segmenter: Segmenter, mapping: LabelMapping) -> NDArray[np.float64]:
     compartment = segmenter.segment(image).mapped(mapping).mask("compartment")
-    legs = split_legs(image, body_mask(image))
-    if len(legs) == 1 and side is not None:
-        legs = (Leg(side, legs[0].mask),)
+    legs = split_legs(image, body_mask(image), side=side)
     return np.concatenate([compartment_shapes(compartment, leg, image.grid) for leg in legs])
 
 

@@ -209,7 +209,7 @@ def agree_on_volumes(
             if case_id in reasons:
                 raise InputError(reasons[case_id])
             case = cases.open(case_id)
-            path = None if predictions is None else prediction_path(predictions, case_id)
+            path = None if predictions is None else prediction_path(predictions, rows)
             measured[case_id] = path or labels_path(out / SCORES_FOLDER, title, case_id)
             found = read_prediction(measured[case_id], label_set_name)
             _say_members(found, case, target, notes)

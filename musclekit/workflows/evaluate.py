@@ -26,7 +26,7 @@ from musclekit.evaluation.scores import (
 from musclekit.evaluation.search import read_plan
 from musclekit.evaluation.splits import Fold, by_split, k_folds, leave_one_subject_out
 from musclekit.image import Case, LabelMap
-from musclekit.io import read_labels, stem
+from musclekit.io import ManifestRow, read_labels, stem
 from musclekit.labels import LabelSet, label_set
 from musclekit.protocols import Segmenter
 from musclekit.report import Failure, Report, Table, paper_table, summary_table, write_report
@@ -328,11 +328,11 @@ def evaluate_predictions(
         "label set": label_set_name,
         "compared in": compared_in,
     }
-    found = {rows[0].case_id: prediction_path(predictions, rows[0].case_id) for rows in cases.rows}
+    found = {rows[0].case_id: prediction_path(predictions, rows) for rows in cases.rows}
     if not any(found.values()):
         raise InputError(
             f"{predictions}: there is a label map for none of the {len(found)} cases; they are looked for as "
-            "<case_id>_dseg.nii.gz, as for " + repr(next(iter(found)))
+            "<case_id>_dseg.nii.gz, there or in <case_id>/, as for " + repr(next(iter(found)))
         )
     check_folder(out, "evaluate", parameters)
     tables = []
@@ -391,13 +391,18 @@ def _why_none(cases: ManifestCases) -> str:
     return next(iter(cases.failed.values()), "none has a label map")
 
 
-def prediction_path(folder: Path, case_id: str) -> Path | None:
-    """Return the label map of a case in a folder of predictions, by its name; None where there is none."""
-    for ending in ("_dseg", ""):
-        for suffix in VOLUME_SUFFIXES:
-            path = folder / f"{case_id}{ending}{suffix}"
-            if path.is_file():
-                return path
+def prediction_path(folder: Path, rows: Sequence[ManifestRow]) -> Path | None:
+    """Return the label map of a case in a folder of predictions, by its name; None where there is none.
+
+    `segment` gives each of several scans a folder of its own. Label maps may lie beside images, which are none.
+    """
+    case_id, images = rows[0].case_id, {row.image.resolve() for row in rows}
+    for place in (folder, folder / case_id):
+        for ending in ("_dseg", ""):
+            for suffix in VOLUME_SUFFIXES:
+                path = place / f"{case_id}{ending}{suffix}"
+                if path.is_file() and path.resolve() not in images:
+                    return path
     return None
 
 

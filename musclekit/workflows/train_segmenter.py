@@ -16,7 +16,7 @@ from musclekit.compose import for_side
 from musclekit.errors import InputError, MusclekitError, ParameterError
 from musclekit.evaluation import failed, k_folds, leave_one_subject_out, score_case, write_scores
 from musclekit.image import Case
-from musclekit.report import Report, Table, loss_curves, variance_against_dice, write_report
+from musclekit.report import Failure, Report, Table, loss_curves, variance_against_dice, write_report
 from musclekit.segmenters.network import NetworkSegmenter
 from musclekit.uncertainty import DiceCalibration, fit_dice_calibration
 from musclekit.workflows.cases import ManifestCases, open_cases
@@ -57,6 +57,8 @@ class SegmenterOutcome:
         Whose weights are kept; of the last fold.
     scores, calibration : Path or None
         Scores of the cases left out of each fold, and what their uncertainty tells of the Dice to be expected.
+    failures : tuple of Failure
+        Cases left out of a fold that its network could not segment, each with its reason.
     warnings : tuple of str
         What was left out or dropped.
     """
@@ -68,6 +70,7 @@ class SegmenterOutcome:
     best_epoch: int
     scores: Path | None
     calibration: Path | None
+    failures: tuple[Failure, ...]
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,6 +83,7 @@ class SegmenterOutcome:
             "best epoch": self.best_epoch,
             "scores": None if self.scores is None else str(self.scores),
             "calibration": None if self.calibration is None else str(self.calibration),
+            "failures": [f"{one.name}: {one.message}" for one in self.failures],
             "warnings": list(self.warnings),
         }
 
@@ -192,6 +196,7 @@ def train_segmenter_on_manifest(
         last.best_epoch,
         None if tables.scores is None else out / SCORES,
         None if tables.calibration is None else out / CALIBRATION,
+        tables.failures,
         tuple(notes),
     )
 
@@ -212,10 +217,12 @@ class _Tables:
     scores: pd.DataFrame | None = None
     uncertainty: pd.DataFrame | None = None
     calibration: DiceCalibration | None = None
+    failures: tuple[Failure, ...] = ()
 
 
 def _folder(out: Path, fold: str) -> Path:
-    return out / f"fold-{fold}" if fold else out
+    """Return the folder of a fold; a slash in the name of a subject makes no folder."""
+    return out / f"fold-{fold.replace('/', '_')}" if fold else out
 
 
 def _told(progress: OnProgress | None, n: int, folds: int) -> OnProgress | None:
@@ -238,7 +245,7 @@ def _scans(case: Case, plan: SegmenterPlan, multiple: int) -> tuple[LabelledScan
         plan.view,
         plan.windows,
         multiple=multiple,
-        background_beyond=plan.background_beyond,
+        unlabelled_is_background=plan.unlabelled_is_background,
     )
 
 
@@ -250,13 +257,15 @@ def _parts(cases: ManifestCases, plan: SegmenterPlan) -> tuple[tuple[str, ...], 
     """Return the labelled cases to train on, and those of the validation that the plan names."""
     splits = {rows[0].case_id: rows[0].split for rows in cases.rows}
     there = sorted({split for split in splits.values() if split is not None})
+    others = {splits[case_id] for case_id in splits} - {plan.validation_split}
     labelled = [case_id for case_id in splits if cases.annotated(case_id)]
     if not labelled:
         raise InputError(f"{cases.path}: no case has a label map; a segmenter learns from labelled scans")
-    if plan.split is None and plan.validation_split is None and len(there) > 1:
+    if plan.split is None and (len(others) > 1 or others == {"test"}):
+        # Those whom somebody kept apart to be tested are not learnt from without being asked for.
         raise InputError(
             f"{cases.path}: its column split parts the subjects ({', '.join(there)}); say in the plan which are "
-            f'trained on, as split = "{there[-1]}"'
+            'trained on, as split = "train"'
         )
     for name in (plan.split, plan.validation_split):
         if name is not None and name not in [splits[case_id] for case_id in labelled]:
@@ -345,38 +354,46 @@ def _out_of_fold(
     samples = SAMPLES if can_be_sampled(plan.build()) else 0
     scores, uncertainty = [], []
     rows = []
+    failures: list[Failure] = []
     for name, division in divisions.items():
         rows += [{"case_id": case_id, "subject": cases.subjects[case_id], "fold": name} for case_id in division.test]
         segmenter = NetworkSegmenter(checkpoint=str(_folder(out, name) / NETWORK), device=device, samples=samples)
         for case_id in division.test:
             case = cases.open(case_id)
-            try:
-                image = next(case.images[contrast] for contrast in plan.contrasts if contrast in case.images)
-                told = for_side(segmenter, case.side)
-                if samples:
-                    prediction = told.predict(image)
-                    labels = prediction.labels
-                    table = uncertainty_table(prediction, image, side=case.side)
-                    uncertainty.append(table.assign(case_id=case_id, subject=case.subject, fold=name))
-                else:
-                    labels = told.segment(image)
-                scores.append(score_case(labels, case, method=segmenter.card.name, fold=name))
-            except MusclekitError as problem:
-                scores.append(
-                    failed(
-                        str(problem),
-                        case_id=case_id,
-                        subject=case.subject,
-                        method=segmenter.card.name,
-                        fold=name,
-                        label_set=plan.labels,
+            told = for_side(segmenter, case.side)
+            # A network of several contrasts segments each image of them.
+            for image in (case.images[contrast] for contrast in plan.contrasts if contrast in case.images):
+                method = segmenter.card.name
+                if len(plan.contrasts) > 1:
+                    method += f" on {image.contrast}"
+                try:
+                    if samples:
+                        prediction = told.predict(image)
+                        labels = prediction.labels
+                        table = uncertainty_table(prediction, image, side=case.side)
+                        uncertainty.append(
+                            table.assign(case_id=case_id, subject=case.subject, fold=name, method=method)
+                        )
+                    else:
+                        labels = told.segment(image)
+                    scores.append(score_case(labels, case, method=method, fold=name))
+                except MusclekitError as problem:
+                    failures.append(Failure(f"{case_id}, {method}", str(problem)))
+                    scores.append(
+                        failed(
+                            str(problem),
+                            case_id=case_id,
+                            subject=case.subject,
+                            method=method,
+                            fold=name,
+                            label_set=plan.labels,
+                        )
                     )
-                )
     write_table(pd.DataFrame(rows), out / FOLDS)
     table = pd.concat(scores, ignore_index=True)
     write_scores(table, out / SCORES)
     if not uncertainty:
-        return _Tables(table)
+        return _Tables(table, failures=tuple(failures))
     trust = _with_dice(pd.concat(uncertainty, ignore_index=True), table)
     write_table(trust, out / UNCERTAINTY)
     pairs = trust.rename(columns={"structure": "label"})
@@ -384,23 +401,24 @@ def _out_of_fold(
         calibration = fit_dice_calibration(pairs, model=segmenter.card.family, n_samples=samples)
     except InputError as problem:
         warnings.warn(f"the Dice cannot be foretold, and {CALIBRATION} is not written: {problem}", stacklevel=2)
-        return _Tables(table, trust)
+        return _Tables(table, trust, failures=tuple(failures))
     if calibration.unrelated:
         names = ", ".join(calibration.unrelated)
         warnings.warn(f"their variance foretells nothing of their Dice: {names}", stacklevel=2)
     calibration.save(out / CALIBRATION)
-    return _Tables(table, trust, calibration)
+    return _Tables(table, trust, calibration, tuple(failures))
 
 
 def _with_dice(uncertainty: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Put the Dice of each structure of each leg beside its uncertainty."""
     dice = scores[(scores["metric"] == "dice") & scores["slice"].isna()]
-    dice = dice.rename(columns={"label": "structure", "value": "dice"})[["case_id", "structure", "side", "dice"]]
+    keys = ["case_id", "method", "structure", "side"]
+    dice = dice.rename(columns={"label": "structure", "value": "dice"})[[*keys, "dice"]]
     # Scores call a leg whose side nobody knows by that name, where other tables leave it out.
     sides = dice["side"].fillna("").replace("unknown", "")
     keyed = uncertainty.assign(side=uncertainty["side"].fillna(""))
-    merged = keyed.merge(dice.assign(side=sides), on=["case_id", "structure", "side"], how="left")
-    first = ["case_id", "subject", "fold", "structure", "side"]
+    merged = keyed.merge(dice.assign(side=sides), on=keys, how="left")
+    first = ["case_id", "subject", "fold", "method", "structure", "side"]
     return merged[[*first, *(column for column in merged.columns if column not in first)]]
 
 
@@ -449,6 +467,7 @@ def _report(
         tiles={"Networks": len(trained), "Epochs, at most": plan.schedule.epochs, "Warnings": len(warnings)},
         tables=shown,
         figures=figures,
+        failures=tables.failures,
         warnings=warnings,
         parameters={"plan": plan.as_data(), "versions": versions()},
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from musclekit.anatomy import Leg, body_mask, label_sides, split_legs
+from musclekit.anatomy import body_mask, label_sides, split_legs
 from musclekit.errors import ParameterError
 from musclekit.image import Image, LabelMap, Prediction
 from musclekit.io import Scan, write_image
@@ -242,9 +242,7 @@ def _sided(labels: LabelMap, image: Image, side: Side | None) -> LabelMap:
     """Tell the legs apart, as the measures of a scan do; labels whose side nobody knows stay as they are."""
     if labels.label_set.is_sided:
         return labels
-    legs = split_legs(image, body_mask(image))
-    if len(legs) == 1 and side is not None:
-        legs = (Leg(side, legs[0].mask),)
+    legs = split_legs(image, body_mask(image), side=side)
     return label_sides(labels, legs) if all(leg.side for leg in legs) else labels
 
 

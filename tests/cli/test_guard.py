@@ -34,6 +34,20 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str], monkeypat
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_too_little_memory_is_one_line_that_says_what_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    @guard.guarded
+    def command() -> None:
+        raise MemoryError("Unable to allocate 771. MiB")
+
+    with pytest.raises(typer.Exit) as caught:
+        command()
+    assert caught.value.exit_code == 2
+    assert capsys.readouterr().err == (
+        "error: there is too little memory: Unable to allocate 771. MiB; work on fewer scans at once (--jobs), on "
+        "smaller ones or at a larger spacing\n"
+    )
+
+
 def test_an_interruption_is_exit_130(capsys: pytest.CaptureFixture[str]) -> None:
     @guard.guarded
     def command() -> None:

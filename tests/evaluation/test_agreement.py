@@ -91,6 +91,20 @@ def test_a_leg_that_one_lacks_is_left_out_of_both_means() -> None:
     assert row["left_out"] == "1 no automatic"
 
 
+def test_a_case_that_failed_is_left_out_of_each_leg() -> None:
+    found, wanted = measured(8)
+    sides = ("left", "right")
+    lost = pd.DataFrame(
+        [{"case_id": "lost", "subject": "lost", "side": "", "group": "flexor", "total_ml": np.nan,
+          "status": "failed: no body found"}]
+    )  # fmt: skip
+    automatic = pd.concat([table(found, sides=sides, status="ok"), lost])
+    apart = volume_agreement(automatic, table(wanted, sides=sides), legs="apart")
+    assert apart["side"].tolist() == ["left", "right"]
+    assert apart["subjects"].tolist() == [4, 4]
+    assert apart["left_out"].tolist() == ["1 failed", "1 failed"]
+
+
 def test_sets_are_told_apart() -> None:
     found, wanted = measured(12, seed=2)
     sets = ["internal"] * 7 + ["external"] * 5

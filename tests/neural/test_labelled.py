@@ -125,12 +125,36 @@ def test_beyond_the_labelled_slices_nothing_is_known_unless_it_is_background() -
     classes = scan.views[0].classes
     assert (classes[[0, 1, 4]] == UNLABELLED).all()
     assert not (classes[2:4] == UNLABELLED).any()
-    (scan,) = labelled_views([partly], THIGH, WHOLE, WINDOWS, background_beyond=True)
+    (scan,) = labelled_views([partly], THIGH, WHOLE, WINDOWS, unlabelled_is_background=True)
     assert (scan.views[0].classes[[0, 1, 4]] == 0).all()
-    # A slice without a label between two that have some is background either way.
-    voxels[3], voxels[4] = 0, labels_of(one).voxels[4]
+
+
+def test_of_slices_between_labelled_ones_nothing_is_known_and_it_is_told() -> None:
+    one = case(reference="thigh-4")
+    voxels = labels_of(one).voxels.copy()
+    voxels[[1, 2]] = 0
     (scan,) = labelled_views([with_labels(one, voxels)], THIGH, WHOLE, WINDOWS)
-    assert (scan.views[0].classes[3] == 0).all()
+    assert (scan.views[0].classes[[1, 2]] == UNLABELLED).all()
+    assert not (scan.views[0].classes[[0, 3]] == UNLABELLED).any()
+    assert scan.warnings == (
+        "2 slices between labelled ones show no label of the single leg, and are not learnt from "
+        "(unlabelled_is_background = true makes them background)",
+    )
+    (scan,) = labelled_views([with_labels(one, voxels)], THIGH, WHOLE, WINDOWS, unlabelled_is_background=True)
+    assert (scan.views[0].classes[[1, 2]] == 0).all()
+    assert scan.warnings == ()
+
+
+def test_in_a_turned_view_what_is_not_known_lies_as_the_slices_of_the_scan_do() -> None:
+    one = make_case(2, shape=(36, 30, 52), spacing=(6, 8, 8), contrasts=(Contrast.CT,), reference="thigh-4")
+    voxels = labels_of(one).voxels.copy()
+    voxels[:18] = 0
+    (scan,) = labelled_views([with_labels(one, voxels)], THIGH, ViewSpec("femur", 8.0, (32, 24, 24)), WINDOWS)
+    for view in scan.views:
+        z, y, x = np.meshgrid(*[np.arange(n) for n in view.classes.shape], indexing="ij")
+        slices = np.tensordot(view.frame.pull[0, :3], np.stack([z, y, x]), axes=1) + view.frame.pull[0, 3]
+        assert (view.classes[slices < 16.5] == UNLABELLED).all()
+        assert not (view.classes[(slices > 18.5) & (slices < 34)] == UNLABELLED).any()
 
 
 def test_a_leg_without_a_label_is_left_out_and_told_of() -> None:

@@ -174,11 +174,71 @@ def test_a_fold_that_lacks_a_label_is_named(cases: Path, tmp_path: Path) -> None
 def test_splits_have_to_be_named(cases: Path, tmp_path: Path) -> None:
     parts = ["train", "train", "validation", "test"]
     write_manifest([replace(row, split=part) for row, part in zip(read_manifest(cases), parts, strict=True)], cases)
-    assert 'say in the plan which are trained on, as split = "validation"' in refusal(InputError, tmp_path, cases)
+    assert 'say in the plan which are trained on, as split = "train"' in refusal(InputError, tmp_path, cases)
+    # Who is to be tested is not learnt from, whatever else the plan names.
+    some = 'validation_split = "validation"'
+    assert "say in the plan which are trained on" in refusal(InputError, tmp_path, cases, more=some)
     more = 'split = "train"\nvalidation_split = "validation"'
     done = train_segmenter_on_manifest(plan(tmp_path, more=more), cases, tmp_path / "out", jobs=1)
     card = read_card(done.networks[0], SegmenterCard)
     assert (card.training_subjects, card.validation_subjects) == (("sub-01", "sub-02"), ("sub-03",))
+
+
+def test_where_some_are_kept_apart_the_others_have_to_be_named(cases: Path, tmp_path: Path) -> None:
+    rows = read_manifest(cases)
+    write_manifest([*rows[:3], replace(rows[3], split="test")], cases)
+    assert "its column split parts the subjects (test)" in refusal(InputError, tmp_path, cases)
+
+
+@pytest.fixture(scope="module")
+def single_legs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The manifest of four phantoms whose scans show one leg, by turns the left and the right; not to be changed."""
+    folder = tmp_path_factory.mktemp("legs")
+    write_phantoms(folder, subjects=4, modalities=("ct",), slices=2, size=64, seed=3, leg="alternate")
+    return folder / "manifest.csv"
+
+
+def test_single_legs_are_scored_as_the_side_that_the_manifest_names(single_legs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = train_segmenter_on_manifest(plan(tmp_path), single_legs, out, folds="2", jobs=1)
+    assert not any("unknown side" in line for line in done.warnings)
+    trust = pd.read_csv(out / "uncertainty.csv", keep_default_na=False, na_values=["nan", "NaN"])
+    assert len(trust) == 4 * 11
+    assert trust.groupby("case_id")["side"].unique().map(list).tolist() == [["left"], ["right"]] * 2
+    # What `segment --side` gives of a left leg is what was scored.
+    folds = pd.read_csv(out / "folds.csv", dtype=str).set_index("case_id")["fold"]
+    case_id = "sub-01_ct"
+    scan = single_legs.parent / f"{case_id}.nii.gz"
+    method = {"name": "bayesian-unet", "checkpoint": str(out / f"fold-{folds[case_id]}" / "network.pt"), "samples": 20}
+    told = segment_scans([scan], tmp_path / "told", method=method, side="left")
+    alone = pd.read_csv(told.scans[0].folder / f"{told.scans[0].name}_uncertainty.csv")  # type: ignore[operator]
+    scored = trust[trust["case_id"] == case_id].reset_index(drop=True)
+    same = ["structure", "side", "voxels", "volume_ml"]
+    pd.testing.assert_frame_equal(scored[same], alone[same])
+
+
+def test_a_dice_that_cannot_be_foretold_is_a_warning_and_nothing_is_lost(single_legs: Path, tmp_path: Path) -> None:
+    # Nobody says which legs they are, and of two cases there are fewer pairs than a line needs.
+    rows = [replace(row, side=None) for row in read_manifest(single_legs) if row.side == "right"]
+    manifest = single_legs.parent / "two.csv"
+    write_manifest(rows, manifest)
+    out = tmp_path / "out"
+    done = train_segmenter_on_manifest(plan(tmp_path), manifest, out, folds="2", jobs=1)
+    assert any("calibration.json is not written: no structure can be calibrated" in line for line in done.warnings)
+    assert done.calibration is None
+    assert (out / "report.html").is_file()
+    assert (out / "run.json").is_file()
+    trust = pd.read_csv(out / "uncertainty.csv")
+    assert trust.loc[trust["voxels"] > 0, "dice"].notna().all()
+
+
+def test_the_name_of_a_subject_makes_no_folder(cases: Path, tmp_path: Path) -> None:
+    rows = read_manifest(cases)
+    write_manifest([replace(row, subject=f"a/../../{row.subject}") for row in rows], cases)
+    out = tmp_path / "out"
+    train_segmenter_on_manifest(plan(tmp_path), cases, out, folds="leave-one-out", jobs=1, until=1)
+    assert sorted(path.name for path in out.iterdir() if path.is_dir())[0] == "fold-a_.._.._sub-01"
+    assert {path.name for path in tmp_path.iterdir()} == {"cases", "out", "plan.toml"}
 
 
 def test_a_folder_of_another_training_is_refused(people: Path, tmp_path: Path) -> None:

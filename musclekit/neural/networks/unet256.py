@@ -10,6 +10,7 @@ from torch import nn
 
 from musclekit.checks import check_number
 from musclekit.neural.networks.dropout import MonteCarloDropout
+from musclekit.neural.networks.first_weights import initialise
 from musclekit.neural.networks.sizes import check_size
 
 __all__ = ["UNet256"]
@@ -49,7 +50,8 @@ class UNet256(nn.Module):
     Notes
     -----
     The released code ends in a tanh, which the paper does not mention and which holds logits within -1 to 1; here the
-    last layer is linear. 54,411,653 weights for 1 channel and 5 classes.
+    last layer is linear. Its first weights are drawn from N(0, 0.02), as theirs. 54,411,653 weights for 1 channel and 5
+    classes.
     """
 
     dimensions = 2
@@ -81,6 +83,7 @@ class UNet256(nn.Module):
             if dropout and levels - 1 - DROPPED <= level < levels - 1:
                 parts.append(MonteCarloDropout(dropout))
             self.up.append(nn.Sequential(*parts))
+        initialise(self, torch.default_generator)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits.

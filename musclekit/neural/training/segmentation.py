@@ -154,7 +154,7 @@ def train_segmenter(
             ranks.average_buffers(training.network)
             if validation:
                 training.network.eval()
-                per_class = validation_dice(training.network, plan, validation, ranks.device)
+                per_class = validation_dice(training.network, plan, validation, ranks)
                 training.network.train()
                 row["validation_dice"] = float(np.nanmean(per_class))
             before = [earlier["validation_dice"] for earlier in training.rows] if validation else []
@@ -273,9 +273,12 @@ def predicted_classes(
 
 
 def validation_dice(
-    network: nn.Module, plan: SegmenterPlan, scans: Sequence[LabelledScan], device: torch.device | str = "cpu"
+    network: nn.Module, plan: SegmenterPlan, scans: Sequence[LabelledScan], ranks: Ranks
 ) -> NDArray[np.float64]:
     """Return the mean Dice of each label over scans, on the network's own grid and without any clean-up.
+
+    Several processes share the scans out, and all of them return the same: whether a training is stopped early must
+    not depend on who asks.
 
     Parameters
     ----------
@@ -285,30 +288,35 @@ def validation_dice(
         Of its training.
     scans : sequence of LabelledScan
         With labels.
-    device : torch.device or str
-        Where the network is.
+    ranks : Ranks
+        The processes that train together.
 
     Returns
     -------
     ndarray of shape (labels,)
         NaN for a label that neither the network nor the scans show.
     """
-    n = len(plan.labels) + 1
-    scores = []
-    for scan in scans:
-        common, found, wanted = (np.zeros(n, dtype=np.int64) for _ in range(3))
-        for view in scan.views:
-            known = view.classes != UNLABELLED
-            predicted, truth = predicted_classes(network, plan, view, device)[known], view.classes[known]
-            found += np.bincount(predicted, minlength=n)
-            wanted += np.bincount(truth, minlength=n)
-            common += np.bincount(truth[truth == predicted], minlength=n)
-        scores.append(dice_of_counts(common, found, wanted)[1:])
-    table = np.array(scores)
+    mine = [_scan_dice(network, plan, scan, ranks.device) for scan in scans[ranks.rank :: ranks.size]]
+    # Process after process; the mean does not ask for their order.
+    table = np.concatenate([np.reshape(part, (-1, len(plan.labels))) for part in ranks.gathered(mine)])
     shown = np.isfinite(table)
-    means = np.full(n - 1, math.nan)
+    means = np.full(len(plan.labels), math.nan)
     np.divide(np.where(shown, table, 0).sum(axis=0), shown.sum(axis=0), out=means, where=shown.any(axis=0))
     return means
+
+
+def _scan_dice(
+    network: nn.Module, plan: SegmenterPlan, scan: LabelledScan, device: torch.device
+) -> NDArray[np.float64]:
+    n = len(plan.labels) + 1
+    common, found, wanted = (np.zeros(n, dtype=np.int64) for _ in range(3))
+    for view in scan.views:
+        known = view.classes != UNLABELLED
+        predicted, truth = predicted_classes(network, plan, view, device)[known], view.classes[known]
+        found += np.bincount(predicted, minlength=n)
+        wanted += np.bincount(truth, minlength=n)
+        common += np.bincount(truth[truth == predicted], minlength=n)
+    return dice_of_counts(common, found, wanted)[1:]
 
 
 def card_of(

@@ -128,8 +128,8 @@ class SegmenterPlan:
         Neighbours on either side that it is shown with an axial slice.
     block : tuple of int, optional
         Planes, rows and columns of what a network of volumes is trained on at once; the size of the view if left out.
-    background_beyond : bool
-        Whether slices above and below the labelled ones are background, or nothing is known of them.
+    unlabelled_is_background : bool
+        Whether slices of a leg without any label are background, or nothing is known of them.
     loss : SegmentationLoss
         Weights of the terms, and what they mean.
     schedule : SegmenterSchedule
@@ -166,7 +166,7 @@ class SegmenterPlan:
     view: ViewSpec = field(default_factory=ViewSpec)
     context: int = 0
     block: tuple[int, ...] | None = None
-    background_beyond: bool = False
+    unlabelled_is_background: bool = False
     loss: SegmentationLoss = field(default_factory=SegmentationLoss)
     schedule: SegmenterSchedule = field(default_factory=SegmenterSchedule)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -235,8 +235,8 @@ class SegmenterPlan:
             "cases": None if self.cases is None else str(self.cases),
             "limits": list(self.limits),
         }
-        same = ("context", "background_beyond", "seed", "split", "validation_split", "validation_share", "precision",
-                "channels_last", "sheet_every", "name", "data", "licence")  # fmt: skip
+        same = ("context", "unlabelled_is_background", "seed", "split", "validation_split", "validation_share",
+                "precision", "channels_last", "sheet_every", "name", "data", "licence")  # fmt: skip
         plain |= {name: getattr(self, name) for name in same}
         return {name: value for name, value in plain.items() if value is not None}
 
@@ -326,6 +326,11 @@ def check_segmenter_plan(plan: SegmenterPlan) -> None:
         raise ParameterError(
             f"a '{plan.view.kind}' view shows one leg, made to look like a right one: take the label set "
             f"'{plan.labels.unsided().name}'; `segment` tells left from right"
+        )
+    if plan.view.kind != "whole" and plan.augmentation.flip:
+        raise ParameterError(
+            f"flip mirrors samples, and the legs of a '{plan.view.kind}' view are made to look like right ones: leave "
+            "it out"
         )
     if plan.view.kind == "femur" and any(contrast is not Contrast.CT for contrast in plan.contrasts):
         raise ParameterError("the femur's view is for CT: in MR the femur's axis is not found; take view = leg")

@@ -44,6 +44,7 @@ from tests.neural.training.labelled_examples import CUBES, SCANS, TINY, VALIDATI
 from tests.neural.training.one_of_several_segmenters import PLANS
 
 ROOT = Path(__file__).parents[3]
+ALONE = Ranks(0, 1, torch.device("cpu"))
 FILES = ("network.pt", "state.pt", "losses.csv", "sheets/epoch_0002.png", "sheets/epoch_0004.png")
 
 
@@ -216,7 +217,7 @@ def test_it_learns(tmp_path: Path) -> None:
     assert max(row["validation_dice"] for row in trained.rows) > 0.9
     assert not trained.network.training
     assert not any(weights.requires_grad for weights in trained.network.parameters())
-    assert validation_dice(trained.network, plan, VALIDATION).min() > 0.85
+    assert validation_dice(trained.network, plan, VALIDATION, ALONE).min() > 0.85
 
 
 def test_flips_exchange_the_classes_of_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,13 +298,13 @@ def test_the_dice_of_the_validation_by_hand() -> None:
     first = labelled([[1, 1, 1, 0], [1, 0, 0, 2]], [[1, 0, 0, 0], [1, 1, 0, 2]])
     # Nothing is known of the last one; class 1 is neither found nor wanted.
     second = labelled([[0, 2, 2, 1]], [[0, 2, 0, UNLABELLED]])
-    scores = validation_dice(Given(), tiny(), [first, second])
+    scores = validation_dice(Given(), tiny(), [first, second], ALONE)
     assert scores == pytest.approx([2 * 2 / 7, (1 + 2 / 3) / 2])
-    assert validation_dice(Given(), tiny(), [second])[1] == pytest.approx(2 / 3)
-    assert np.isnan(validation_dice(Given(), tiny(), [second])[0])
+    assert validation_dice(Given(), tiny(), [second], ALONE)[1] == pytest.approx(2 / 3)
+    assert np.isnan(validation_dice(Given(), tiny(), [second], ALONE)[0])
     # Found where nobody wants it, it is worth nothing.
     third = labelled([[0, 1, 0, 2]], [[0, 0, 0, 2]])
-    assert validation_dice(Given(), tiny(), [third]).tolist() == [0, 1]
+    assert validation_dice(Given(), tiny(), [third], ALONE).tolist() == [0, 1]
 
 
 # What is refused.
