@@ -10,9 +10,10 @@ again, so that it can be done in pieces.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -23,7 +24,7 @@ import pandas as pd
 
 from benchmarks.classical import put_between
 from benchmarks.toml import toml_of
-from benchmarks.unets_tables import figures, overview, pairs, per_muscle, with_means, write_figures
+from benchmarks.unets_tables import figures, over_seeds, overview, pairs, per_muscle, with_means, write_figures
 from musclekit.evaluation import evaluate, read_scores, write_scores
 from musclekit.io import read_manifest, write_manifest
 from musclekit.neural.device import resolve_device
@@ -151,7 +152,8 @@ def train(study: Study, arm: str, jobs: int) -> Path:
     """Train an arm, or go on with it, and return its checkpoint."""
     folder = study.training(arm)
     checkpoint = folder / "network.pt"
-    if (folder / "report.html").exists():
+    if (folder / "run.json").exists():
+        check_plan(study, arm)
         return checkpoint
     # Not with_suffix: the name of an arm may hold a dot.
     plan = folder.parent / f"{folder.name}.toml"
@@ -160,6 +162,15 @@ def train(study: Study, arm: str, jobs: int) -> Path:
     device = str(resolve_device("cuda")) if study.tier == "gpu" else "cpu"
     train_segmenter_on_manifest(plan, study.manifest("internal"), folder, device=device, jobs=jobs)
     return checkpoint
+
+
+def check_plan(study: Study, arm: str) -> None:
+    """Refuse a training by another plan: its numbers would stand under this one."""
+    run = json.loads((study.training(arm) / "run.json").read_text(encoding="utf-8"))
+    had, wanted = run["parameters"]["plan"], SegmenterPlan.from_data(study.plan(arm)).as_data()
+    differ = [name for name, value in json.loads(json.dumps(wanted)).items() if had.get(name, value) != value]
+    if differ:
+        raise SystemExit(f"{study.training(arm)} was trained by another plan (it differs in: {', '.join(differ)})")
 
 
 def segmenter_of(study: Study, arm: str) -> Segmenter:
@@ -195,28 +206,30 @@ def run_arm(study: Study, arm: str) -> str:
     return arm
 
 
-def done(study: Study) -> list[str]:
-    """Arms that are trained and scored."""
-    arms = [*ARMS[study.tier], ATLASES]
-    return [arm for arm in arms if study.scores(arm, "external").exists()]
+def done(studies: Sequence[Study]) -> list[str]:
+    """Arms that are trained and scored with every seed."""
+    arms = [*ARMS[studies[0].tier], ATLASES]
+    return [arm for arm in arms if all(study.scores(arm, "external").exists() for study in studies)]
 
 
-def scores_of(study: Study) -> dict[str, pd.DataFrame]:
-    """Scores of the arms that are done, by cohort, with means over muscles."""
+def scores_of(studies: Sequence[Study]) -> dict[str, pd.DataFrame]:
+    """Scores of the arms that are done, means over seeds, by cohort, with means over muscles."""
     return {
-        cohort: with_means(pd.concat([read_scores(study.scores(arm, cohort)) for arm in done(study)]))
+        cohort: with_means(
+            over_seeds([read_scores(study.scores(arm, cohort)) for study in studies for arm in done(studies)])
+        )
         for cohort in ("internal", "external")
     }
 
 
-def tables(study: Study) -> dict[str, list[str]]:
+def tables(studies: Sequence[Study]) -> dict[str, list[str]]:
     """Return every table of the document by its marker, of the arms that are done."""
-    arms = done(study)
+    study, arms = studies[0], done(studies)
     found: dict[str, list[str]] = {}
     networks = [arm for arm in arms if arm != ATLASES]
     steps = {arm: COMMON[study.tier]["schedule"]["steps"] * epochs_of(study, arm) for arm in networks}
     weights = {arm: weights_of(study, arm) for arm in networks}
-    for cohort, scores in scores_of(study).items():
+    for cohort, scores in scores_of(studies).items():
         found[f"overview {cohort}"] = overview(scores, steps, weights)
         found[f"pairs {cohort}"] = pairs(scores)
         if cohort == "internal":
@@ -245,18 +258,18 @@ def main() -> None:
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     arms = given.arms.split(",") if given.arms else [*ARMS[given.tier], ATLASES]
-    for seed in map(int, given.seeds.split(",")):
-        study = Study(given.out, given.tier, seed)
+    studies = [Study(given.out, given.tier, int(seed)) for seed in given.seeds.split(",")]
+    for study in studies:
         write_cohorts(study)
         with ProcessPoolExecutor(given.jobs, mp_context=get_context("spawn")) as pool:
             for arm in pool.map(run_arm, [study] * len(arms), arms):
-                print(f"{arm} (seed {seed}): done", flush=True)
-        for marker, lines in tables(study).items():
-            print("\n".join([marker, *lines, ""]))
-            if given.write:
-                put_between(DOCUMENT, marker, lines)
+                print(f"{arm} (seed {study.seed}): done", flush=True)
+    for marker, lines in tables(studies).items():
+        print("\n".join([marker, *lines, ""]))
         if given.write:
-            write_figures(figures(scores_of(study), HEAT))
+            put_between(DOCUMENT, marker, lines)
+    if given.write:
+        write_figures(figures(scores_of(studies), HEAT))
 
 
 if __name__ == "__main__":

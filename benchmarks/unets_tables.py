@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,27 @@ PAIRS = [
 ]
 
 
+#: What a score is of, but for the structure.
+KEYS = ["case_id", "subject", "side", "slice", "fold", "method", "params_id", "metric", "unit"]
+
+
+def over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table of score tables: of a network trained with several seeds the mean of its scores."""
+    scores = pd.concat(tables, ignore_index=True)
+    keys = [*(name for name in KEYS if name != "params_id"), "label"]
+    return scores.groupby(keys, dropna=False, sort=False, as_index=False).agg(
+        {"params_id": "first", "value": "mean", "status": "first"}
+    )
+
+
 def with_means(scores: pd.DataFrame) -> pd.DataFrame:
-    """Add the mean over the muscles of each leg to the scores of volumes; a muscle that is not found counts as 0."""
+    """Add the mean over the muscles of each leg to the scores of volumes.
+
+    A muscle that is not found has a Dice of 0, and no surface: distances are means over those found.
+    """
     whole = scores[scores["slice"].isna() & scores["metric"].isin(["dice", "asd"])]
-    keys = ["case_id", "subject", "side", "slice", "fold", "method", "params_id", "metric", "unit"]
     finite = whole.assign(value=whole["value"].replace([np.inf], np.nan))
-    means = finite.groupby(keys, dropna=False, sort=False)["value"].mean().reset_index()
+    means = finite.groupby(KEYS, dropna=False, sort=False)["value"].mean().reset_index()
     return pd.concat([whole, means.assign(label=ALL, status="ok")], ignore_index=True)
 
 

@@ -22,22 +22,25 @@ import pandas as pd
 
 from benchmarks.classical import put_between
 from benchmarks.toml import toml_of
+from benchmarks.trust_tables import psv_table, true_volumes
 from benchmarks.unets import Study, write_cohorts
 from benchmarks.unets_tables import write_figures
 from musclekit import io
-from musclekit.anatomy import body_mask
+from musclekit.anatomy import body_mask, split_legs
+from musclekit.errors import MusclekitError
+from musclekit.evaluation import read_scores
 from musclekit.image import Contrast
 from musclekit.io import read_manifest, write_manifest
 from musclekit.labels import label_mapping, label_set
 from musclekit.metrics import dice
 from musclekit.protocols import UncertainSegmenter
 from musclekit.registry import build
-from musclekit.report import variance_against_dice
-from musclekit.statistics import partial_correlation, pearson
+from musclekit.report import reliability, variance_against_dice
+from musclekit.statistics import bootstrap_by_subject, pearson
 from musclekit.uncertainty import (
+    calibration_curve,
     error_agreement,
     expected_calibration_error,
-    fit_dice_calibration,
     structure_variance,
     uncertainty_inside_outside,
 )
@@ -48,6 +51,8 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "results_unets.md"
 ARM = "bayesian-unet"
 FOLDS = 4
 SAMPLES = 20
+#: Muscle and what is as dense.
+SOFT_HU = (-29, 150)
 
 
 def train_folds(study: Study, epochs: int) -> Path:
@@ -67,135 +72,140 @@ def train_folds(study: Study, epochs: int) -> Path:
     return folder
 
 
-def psv_against_dice(trust: pd.DataFrame) -> list[str]:
-    """Correlation of PSV and Dice, over all structures and in each, and with the size partialled out."""
-    lines = [
-        "| structure | n | r | 95 % | r, size partialled out | 95 % | error of the predicted Dice |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    errors = predicted_errors(trust)
-    for name, part in [("all", trust), *trust.groupby("structure", sort=False)]:
-        known = part.dropna(subset=["psv", "dice"])
-        r = pearson(known["psv"], known["dice"])
-        partial = partial_correlation(known["psv"], known["dice"], np.log(known["voxels"]))
-        mine = errors if name == "all" else errors[errors["structure"] == name]
-        lines.append(
-            f"| {name} | {len(known)} | {r.estimate:+.2f} | {r.interval.low:+.2f} to {r.interval.high:+.2f} | "
-            f"{partial.estimate:+.2f} | {partial.interval.low:+.2f} to {partial.interval.high:+.2f} | "
-            f"{mine['error'].mean():.3f} |"
-        )
-    return lines
-
-
-def predicted_errors(trust: pd.DataFrame) -> pd.DataFrame:
-    """Distance of the predicted Dice from the Dice, each fold predicted by lines through the other folds."""
-    rows = []
-    for fold in sorted(set(trust["fold"])):
-        others = trust[trust["fold"] != fold].rename(columns={"structure": "label"})
-        calibration = fit_dice_calibration(others, model=ARM, n_samples=SAMPLES)
-        for row in trust[trust["fold"] == fold].dropna(subset=["psv", "dice"]).to_dict("records"):
-            told = calibration.predict(row["structure"], row["psv"])
-            rows.append({"structure": row["structure"], "error": abs(told.value - row["dice"])})
-    return pd.DataFrame(rows)
-
-
-def asked(method: UncertainSegmenter, cases: list[Any]) -> pd.DataFrame:
-    """How well the variance finds the errors, and how honest the probabilities are, case by case."""
-    rows = []
+def asked(method: UncertainSegmenter, cases: list[Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How well the variance finds the errors, and how honest the probabilities are, case by case; and the curve."""
+    rows, curves = [], []
     for case in cases:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             prediction = method.predict(case.image)
         body = body_mask(case.image)
+        mean = prediction.mean
+        found = mean.labels()
         # The labels of the phantoms are written as one of two sets that are one anatomy.
-        reference = case.reference.mapped(label_mapping(case.reference.label_set, prediction.labels.label_set))
-        found = error_agreement(prediction.variance, prediction.labels, reference, body)
-        confidence = prediction.mean.voxels.max(axis=0)
-        correct = prediction.labels.voxels == reference.voxels
+        reference = case.reference.mapped(label_mapping(case.reference.label_set, found.label_set))
+        muscle = (found.voxels > 0) | (reference.voxels > 0)
+        near = error_agreement(prediction.variance, found, reference, muscle)
+        confidence, correct = mean.voxels.max(axis=0), found.voxels == reference.voxels
+        curves.append(calibration_curve(confidence, correct, region=body))
         psv = structure_variance(prediction.labels, prediction.variance)
         of_labels = [dice(prediction.labels.mask(name), reference.mask(name)) for name in psv["structure"]]
         rows.append(
             {
                 "case": case.id,
-                "auc": found.auc,
-                "wrong": found.mean_wrong,
-                "right": found.mean_right,
+                "subject": case.subject,
+                "auc in the body": error_agreement(prediction.variance, found, reference, body).auc,
+                "auc in muscle": near.auc,
+                "wrong": near.mean_wrong,
+                "right": near.mean_right,
                 "ece": expected_calibration_error(confidence, correct, region=body),
                 "dice": float(np.mean(of_labels)),
-                "r": pearson(psv["psv"].to_numpy()[np.isfinite(psv["psv"])],
-                             np.array(of_labels)[np.isfinite(psv["psv"])]).estimate,
             }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
+        )
+    return pd.DataFrame(rows), pooled(curves)
 
 
-def samplers(study: Study, folder: Path) -> list[str]:
+def pooled(curves: list[pd.DataFrame]) -> pd.DataFrame:
+    """One curve of the voxels of all cases."""
+    every = pd.concat(curves, ignore_index=True)
+    weighted = every.assign(**{name: every[name].fillna(0) * every["n"] for name in ("confidence", "accuracy")})
+    table = weighted.groupby(["low", "high"], as_index=False)[["n", "confidence", "accuracy"]].sum()
+    share = table["n"].replace(0, np.nan)
+    return table.assign(confidence=table["confidence"] / share, accuracy=table["accuracy"] / share)
+
+
+def samplers(study: Study, folder: Path) -> tuple[list[str], dict[str, pd.DataFrame]]:
     """Monte Carlo dropout of one network beside the ensemble of four, on people of the other scanner."""
     checkpoints = [str(folder / f"fold-{n + 1}" / "network.pt") for n in range(FOLDS)]
     methods = {
         f"dropout, {SAMPLES} samples": build(ARM, checkpoint=checkpoints[0], samples=SAMPLES),
+        f"dropout, {FOLDS} samples": build(ARM, checkpoint=checkpoints[0], samples=FOLDS),
         f"ensemble of {FOLDS}": build("ensemble", checkpoints=checkpoints),
     }
     cases = open_cases(study.manifest("external"))
     tested = [cases.open(rows[0].case_id) for rows in cases.rows]
     lines = [
-        "| answers | Dice | AUC, variance for errors | variance, wrong and right voxels | ECE | r of PSV and Dice |",
-        "|---|---|---|---|---|---|",
+        "| answers | Dice | 95 % | AUC in muscle | 95 % | AUC in the body | variance, wrong and right voxels | ECE | "
+        "95 % |",
+        "|---" * 9 + "|",
     ]
+    curves = {}
     for name, method in methods.items():
-        table = asked(method, tested)
-        table.to_csv(folder / f"{name.split(',')[0].replace(' ', '_')}.csv", index=False)
+        table, curves[name] = asked(method, tested)
+        table.to_csv(folder / f"{name.replace(', ', '_').replace(' ', '_')}.csv", index=False)
         lines.append(
-            f"| {name} | {table['dice'].median():.3f} | {table['auc'].median():.3f} | {table['wrong'].median():.3f}, "
-            f"{table['right'].median():.4f} | {table['ece'].median():.3f} | {table['r'].median():+.2f} |"
+            f"| {name} | {_over_people(table, 'dice')} | {_over_people(table, 'auc in muscle')} | "
+            f"{table['auc in the body'].median():.3f} | {table['wrong'].median():.3f}, {table['right'].median():.4f} | "
+            f"{_over_people(table, 'ece')} |"
         )
-    return lines
+    return lines, curves
+
+
+def _over_people(table: pd.DataFrame, column: str) -> str:
+    found = bootstrap_by_subject(table[column], list(table["subject"]))
+    return f"{found.estimate:.3f} | {found.interval.low:.3f} to {found.interval.high:.3f}"
 
 
 def real_ct(data: Path, folder: Path) -> list[str]:
     """Variance inside and outside the tumours of the real patients, and what PSV says of the failures to be seen."""
     method = build(ARM, checkpoint=str(folder / "fold-1" / "network.pt"), samples=SAMPLES)
-    muscles = label_set("thigh-11")
-    rows = []
+    rows, lost = [], []
     for path in sorted(data.glob("sts/STS_*/CT_image.nii.gz")):
-        image = io.read(path, contrast=Contrast.CT)
-        tumour = io.read_labels(path.with_name("CT_mask.nii.gz"), label_set("muscle")).voxels > 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            prediction = method.predict(image)
-        body = body_mask(image)
-        apart = uncertainty_inside_outside(prediction.variance, tumour, body)
-        labelled = prediction.labels.mask()
-        free = ~tumour.any(axis=(1, 2))
-        # Of these nobody needs a reference: bone and fat that are called muscle.
-        hu = image.voxels[labelled & free[:, None, None]]
-        violation = float(((hu > 150) | (hu < -30)).mean()) if hu.size else np.nan
-        psv = structure_variance(prediction.labels, prediction.variance)
-        sizes = psv["voxels"].to_numpy()
-        rows.append(
-            {
-                "patient": path.parent.name,
-                "inside": apart.inside,
-                "outside": apart.outside,
-                "psv": float(np.average(psv["psv"].fillna(0), weights=sizes)) if sizes.any() else np.nan,
-                "violation": violation,
-                "found": int((psv["voxels"] > 0).sum()),
-            }
-        )
-        print(rows[-1], flush=True)
+        try:
+            rows.append(seen_in(path, method))
+        except MusclekitError as problem:
+            lost.append(f"{path.parent.name} ({problem})")
+        print(path.parent.name, "lost" if lost and lost[-1].startswith(path.parent.name) else rows[-1], flush=True)
     table = pd.DataFrame(rows)
     table.to_csv(folder / "sts.csv", index=False)
+    both = table.dropna(subset=["inside", "outside"])
+    difference = bootstrap_by_subject(both["inside"] - both["outside"], list(both["patient"]))
+    larger = int((both["inside"] > both["outside"]).sum())
     known = table.dropna(subset=["psv", "violation"])
     r = pearson(known["psv"], known["violation"])
-    larger = int((table["inside"] > table["outside"]).sum())
-    return [
-        f"- {len(table)} patients. Median variance inside the tumour {table['inside'].median():.3f}, elsewhere in the "
-        f"body {table['outside'].median():.3f}; larger inside in {larger} of {len(table)}.",
-        f"- Voxels called muscle above 150 or below -30 HU in slices without tumour: median "
+    lines = [
+        f"- {len(table)} patients; {int(table['unknown side'].sum())} scans show one leg whose side nobody told the "
+        f"network, which it takes for a right one.{f' Lost: {chr(59).join(lost)}.' if lost else ''}",
+        f"- Soft tissue (-29 to 150 HU) of the legs in the slices that show the tumour, {len(both)} patients: median "
+        f"variance inside the tumour {both['inside'].median():.3f}, outside {both['outside'].median():.3f}; median "
+        f"difference {difference.estimate:+.3f} ({difference.interval.low:+.3f} to {difference.interval.high:+.3f}), "
+        f"larger inside in {larger}.",
+        f"- Slices without tumour, {len(known)} patients: of the voxels called muscle a median of "
         f"{100 * known['violation'].median():.0f} % ({100 * known['violation'].min():.0f} to "
-        f"{100 * known['violation'].max():.0f} %). PSV over all {len(muscles)} muscles against this share: r = "
-        f"{r.estimate:+.2f} ({r.interval.low:+.2f} to {r.interval.high:+.2f}).",
+        f"{100 * known['violation'].max():.0f} %) lie above 150 or below -30 HU and are bone, fat or air. Their share "
+        f"against the PSV of all muscles in the same slices: r = {r.estimate:+.2f} ({r.interval.low:+.2f} to "
+        f"{r.interval.high:+.2f}).",
     ]
+    return lines
+
+
+def seen_in(path: Path, method: UncertainSegmenter) -> dict[str, Any]:
+    """What one patient shows."""
+    image = io.read(path, contrast=Contrast.CT)
+    tumour = io.read_labels(path.with_name("CT_mask.nii.gz"), label_set("muscle")).voxels > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        prediction = method.predict(image)
+    legs = split_legs(image, body_mask(image))
+    in_legs = np.logical_or.reduce([leg.mask for leg in legs])
+    shown = tumour.any(axis=(1, 2))[:, None, None]
+    # Fat and air vary little: beside them any tissue would.
+    soft = in_legs & (image.voxels >= SOFT_HU[0]) & (image.voxels <= SOFT_HU[1])
+    apart = uncertainty_inside_outside(prediction.variance, tumour, soft & shown)
+    free = prediction.labels.with_voxels(np.where(shown, 0, prediction.labels.voxels))
+    # Of these nobody needs a reference: what is bone or fat and called muscle.
+    hu = image.voxels[free.mask()]
+    psv = structure_variance(free, prediction.variance)
+    sizes = psv["voxels"].to_numpy()
+    return {
+        "patient": path.parent.name,
+        "unknown side": any(leg.side is None for leg in legs),
+        "inside": apart.inside,
+        "outside": apart.outside,
+        "psv": float(np.average(psv["psv"].fillna(0), weights=sizes)) if sizes.any() else np.nan,
+        "violation": float(((hu > 150) | (hu < -30)).mean()) if hu.size else np.nan,
+        "found": int((sizes > 0).sum()),
+    }
 
 
 def main() -> None:
@@ -210,7 +220,10 @@ def main() -> None:
     write_cohorts(study)
     folder = train_folds(study, given.epochs)
     trust = pd.read_csv(folder / "uncertainty.csv")
-    parts = {"psv": psv_against_dice(trust), "samplers": samplers(study, folder)}
+    volumes = true_volumes(read_scores(folder / "scores.csv"))
+    trust = trust.merge(volumes, on=["case_id", "structure", "side"], how="left")
+    parts = {"psv": psv_table(trust, ARM, SAMPLES)}
+    parts["samplers"], curves = samplers(study, folder)
     if given.data is not None:
         parts["sts"] = real_ct(given.data, folder)
     for marker, lines in parts.items():
@@ -218,7 +231,7 @@ def main() -> None:
         if given.write:
             put_between(DOCUMENT, marker, lines)
     if given.write:
-        write_figures({"psv": variance_against_dice(trust)})
+        write_figures({"psv": variance_against_dice(trust), "reliability": reliability(curves)})
 
 
 if __name__ == "__main__":

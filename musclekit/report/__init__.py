@@ -11,7 +11,7 @@ from musclekit.report.loss_figures import loss_curves
 from musclekit.report.montage import Panel, choose_slices, draw_slices, grey_window, montage
 from musclekit.report.score_figures import bland_altman, boxplot, differences, not_drawn, score_strips, sensitivity_map
 from musclekit.report.score_tables import paper_table, summary_table, to_latex, to_markdown
-from musclekit.report.trust_figures import variance_against_dice, variance_bars
+from musclekit.report.trust_figures import reliability, variance_against_dice, variance_bars
 
 __all__ = [
     "Failure",
@@ -36,6 +36,7 @@ __all__ = [
     "not_drawn",
     "paper_table",
     "plain",
+    "reliability",
     "render_report",
     "report_data",
     "scan_figures",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ from musclekit.report.drawing import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["variance_against_dice", "variance_bars"]
+__all__ = ["reliability", "variance_against_dice", "variance_bars"]
 
 #: By turns, once all colours are taken.
 MARKERS = ("o", "^", "s", "D")
@@ -125,3 +126,44 @@ def variance_against_dice(table: pd.DataFrame) -> Figure:
         caption += f" {lost} of {len(table)} lack one of the two and are not drawn."
     alt = f"Dice from {dice.min():.2f} to {dice.max():.2f} against PSV from {psv.min():.3g} to {psv.max():.3g}."
     return Figure("Variance and Dice", svg, alt, caption)
+
+
+def reliability(curves: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw how often networks are right that say they are so sure.
+
+    Parameters
+    ----------
+    curves : mapping of str to DataFrame
+        By the name of a network, what `musclekit.uncertainty.calibration_curve` gives.
+
+    Returns
+    -------
+    Figure
+        On the diagonal a network is right as often as it says; below it, it is too sure of itself.
+
+    Raises
+    ------
+    SchemaError
+        If a column is missing, or there is no curve.
+    """
+    from matplotlib.figure import Figure as Canvas
+
+    if not curves:
+        raise SchemaError("there is no calibration curve to draw")
+    told = []
+    with style():
+        canvas = Canvas(figsize=(WIDTH_IN, 3.6 + legend_in(len(curves), 2)))
+        ax = canvas.subplots()
+        ax.plot([0, 1], [0, 1], color=FAINT, lw=0.8)
+        for n, (name, curve) in enumerate(curves.items()):
+            need(curve, ("n", "confidence", "accuracy"), "a calibration curve")
+            known = curve[curve["n"] > 0]
+            color = METHOD_COLORS[n % len(METHOD_COLORS)]
+            ax.plot(known["confidence"], known["accuracy"], color=color, marker="o", ms=4, lw=1.6, label=name)
+            gap = float(np.average(known["confidence"] - known["accuracy"], weights=known["n"]))
+            told.append(f"{name} {gap:+.3f}")
+        ax.set(xlabel="probability of the most probable class", ylabel="share that is right", aspect="equal")
+        legend_below(canvas, ax, len(curves), 2)
+        svg = svg_of(canvas)
+    caption = "Voxels by how sure the network is of them; below the line it is too sure of itself."
+    return Figure("Calibration curve", svg, f"Confidence less accuracy, on the average: {'; '.join(told)}.", caption)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from musclekit.errors import SchemaError
-from musclekit.report import variance_against_dice, variance_bars
+from musclekit.report import reliability, variance_against_dice, variance_bars
 
 
 def structures(psv: list[float], dice: list[float] | None = None) -> pd.DataFrame:
@@ -52,3 +52,17 @@ def test_no_pair_is_an_error() -> None:
         variance_against_dice(structures([math.nan], [0.9]))
     with pytest.raises(SchemaError, match="needs the column dice"):
         variance_against_dice(structures([0.1]))
+
+
+def test_a_calibration_curve_says_how_sure_a_network_is_of_itself() -> None:
+    curve = pd.DataFrame({"n": [0, 30, 10], "confidence": [math.nan, 0.8, 1.0], "accuracy": [math.nan, 0.7, 0.9]})
+    found = reliability({"dropout": curve, "ensemble": curve.assign(accuracy=curve["confidence"])})
+    assert found.alt == "Confidence less accuracy, on the average: dropout +0.100; ensemble +0.000."
+    assert ">ensemble<" in found.svg
+
+
+def test_no_calibration_curve_is_an_error() -> None:
+    with pytest.raises(SchemaError, match="there is no calibration curve to draw"):
+        reliability({})
+    with pytest.raises(SchemaError, match="a calibration curve needs the columns confidence, accuracy"):
+        reliability({"a": pd.DataFrame({"n": [1]})})
