@@ -30,7 +30,8 @@ class Augmentation:
     shift : float
         Share of the sample's size, across and down.
     flip : bool
-        Whether half of the samples are mirrored left to right; labels with a side then change it.
+        Whether half of the samples are mirrored left to right; labels with a side then change it. Sagittal slices
+        show no left and right, and are not mirrored in training.
 
     Raises
     ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from musclekit.errors import InputError, LeakError
 from musclekit.image import Contrast
 from musclekit.metrics import dice_of_counts
 from musclekit.neural import networks
-from musclekit.neural.augmentation import augmented, exchanged_classes
+from musclekit.neural.augmentation import Augmentation, augmented, exchanged_classes
 from musclekit.neural.cards import SegmenterCard
 from musclekit.neural.checkpoint import save_checkpoint
 from musclekit.neural.device import told_of_memory
@@ -44,6 +44,8 @@ SAMPLES = 6
 AT_ONCE = 2
 #: What helps where there is too little memory; the last whole epoch is kept.
 TOO_LARGE = "train with a smaller batch, smaller slices or blocks or a narrower network, or in bfloat16"
+#: Slices across this axis are sagittal.
+SAGITTAL = 2
 #: How often in a training its progress is told, at most.
 TOLD = 2000
 
@@ -211,7 +213,10 @@ def _epoch(
     for step, drawn in enumerate(drawing.epoch(steps, plan.schedule.batch, training.rng), start=1):
         rate = plan.schedule.learning_rate * plan.schedule.factor(epoch * steps + step - 1, steps)
         set_rate(training.optimiser, rate)
-        moved = [augmented(*pair, plan.augmentation, training.rng, exchange=exchange) for pair in drawn]
+        moved = [
+            augmented(*pair, _augmentation(plan, axis), training.rng, exchange=exchange)
+            for axis, pair in enumerate(drawn)
+        ]
         measured = _step(plan, training, [_share(plan, *pair, ranks) for pair in moved], ranks)
         values = ranks.mean(torch.stack(list(measured.values()))).tolist()
         losses = dict(zip(measured, values, strict=True))
@@ -226,6 +231,11 @@ def _epoch(
     means = {name: value / steps for name, value in sums.items()}
     weighted = {f"weighted_{name}": weight * means[name] for name, weight in plan.loss.weights.items()}
     return {"epoch": epoch + 1, "learning_rate": rate, **means, **weighted, "loss": sum(weighted.values())}
+
+
+def _augmentation(plan: SegmenterPlan, axis: int) -> Augmentation:
+    """Return how samples of a plane are moved: a sagittal one shows front and back, not left and right."""
+    return replace(plan.augmentation, flip=False) if axis == SAGITTAL else plan.augmentation
 
 
 def _share(

@@ -327,11 +327,6 @@ def check_segmenter_plan(plan: SegmenterPlan) -> None:
             f"a '{plan.view.kind}' view shows one leg, made to look like a right one: take the label set "
             f"'{plan.labels.unsided().name}'; `segment` tells left from right"
         )
-    if plan.view.kind != "whole" and plan.augmentation.flip:
-        raise ParameterError(
-            f"flip mirrors samples, and the legs of a '{plan.view.kind}' view are made to look like right ones: leave "
-            "it out"
-        )
     if plan.view.kind == "femur" and any(contrast is not Contrast.CT for contrast in plan.contrasts):
         raise ParameterError("the femur's view is for CT: in MR the femur's axis is not found; take view = leg")
     weights = plan.loss.class_weights

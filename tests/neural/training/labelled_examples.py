@@ -23,7 +23,7 @@ TINY = SegmenterPlan(
     network={"name": "unet-2d", "width": 4, "levels": 2},
     view=ViewSpec("leg", 4.0, (SIZE, SIZE)),
     schedule=SegmenterSchedule(epochs=4, batch=2, learning_rate=1e-2, decay="linear"),
-    augmentation=Augmentation(rotation_deg=10, scale=0.1, shift=0.1),
+    augmentation=Augmentation(rotation_deg=10, scale=0.1, shift=0.1, flip=True),
     seed=5,
     sheet_every=2,
 )
