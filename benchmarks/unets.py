@@ -152,7 +152,7 @@ def train(study: Study, arm: str, jobs: int) -> Path:
     """Train an arm, or go on with it, and return its checkpoint."""
     folder = study.training(arm)
     checkpoint = folder / "network.pt"
-    if (folder / "run.json").exists():
+    if (folder / "report.html").exists():
         check_plan(study, arm)
         return checkpoint
     # Not with_suffix: the name of an arm may hold a dot.

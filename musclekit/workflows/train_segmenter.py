@@ -160,13 +160,17 @@ def train_segmenter_on_manifest(
     cases = open_cases(manifest, label_set_name)
     train, validation = _parts(cases, what)
     divisions = _divisions(train, validation, cases, what, folds)
+    used = [*train, *validation]
     with noted_warnings() as notes:
         multiple = what.size_needs.multiple
-        scans = {case_id: _scans(cases.open(case_id), what, multiple) for case_id in (*train, *validation)}
+        scans = {case_id: _scans(cases.open(case_id), what, multiple) for case_id in used}
         notes += _remarks(cases, scans)
         for name, division in divisions.items():
             where = f"fold '{name}': the cases to train on" if name else "the cases to train on"
             check_classes(_of(scans, division.train), what.labels, where)
+        if is_first_process():
+            # From the first step on the folder says what it holds: in an interrupted one nothing else is trained.
+            _record(plan, manifest, cases, used, what, folds, device, notes, started).write(out / "run.json")
         trained = {
             name: train_segmenter(
                 what,
@@ -186,7 +190,7 @@ def train_segmenter_on_manifest(
             tables = _out_of_fold(divisions, cases, what, out, device)
     if is_first_process():
         write_report(_report(what, divisions, scans, trained, notes, started, tables), out / "report.html")
-        _record(plan, manifest, cases, list(scans), what, folds, device, notes, started).write(out / "run.json")
+        _record(plan, manifest, cases, used, what, folds, device, notes, started).write(out / "run.json")
     last = list(trained.values())[-1]
     return SegmenterOutcome(
         tuple(_folder(out, name) / NETWORK for name in trained),

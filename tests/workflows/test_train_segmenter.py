@@ -248,3 +248,15 @@ def test_a_folder_of_another_training_is_refused(people: Path, tmp_path: Path) -
         train_segmenter_on_manifest(plan(tmp_path, more="seed = 9"), people / "manifest.csv", out, jobs=1)
     with pytest.raises(InputError, match="holds the results of another run"):
         train_segmenter_on_manifest(plan(tmp_path), people / "manifest.csv", out, folds="2", jobs=1)
+
+
+def test_an_interrupted_training_keeps_its_folder(people: Path, tmp_path: Path) -> None:
+    def stop(done: float, total: float, text: str) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        train_segmenter_on_manifest(plan(tmp_path), people / "manifest.csv", out, folds="2", jobs=1, progress=stop)
+    with pytest.raises(InputError, match=r"holds the results of another run \(it differs in: folds\)"):
+        train_segmenter_on_manifest(plan(tmp_path), people / "manifest.csv", out, jobs=1)
+    assert train_segmenter_on_manifest(plan(tmp_path), people / "manifest.csv", out, folds="2", jobs=1).scores
