@@ -48,8 +48,8 @@ def image_for(method: Segmenter, case: Case) -> Image:
     fitting = [image for contrast, image in case.images.items() if contrast in method.contrasts]
     if len(fitting) != 1:
         takes, has = ", ".join(sorted(method.contrasts)), ", ".join(sorted(case.images))
-        which = "none" if not fitting else "more than one"
-        raise InputError(f"case '{case.id}' has {has}; the method takes {takes}: {which} of them fits")
+        which = "none of them fits" if not fitting else "more than one of them fits; give a manifest of one contrast"
+        raise InputError(f"case '{case.id}' has {has}; the method takes {takes}: {which}")
     return fitting[0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,19 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from musclekit.compose import for_side
-from musclekit.errors import InputError, MusclekitError, ParameterError
-from musclekit.evaluation import failed, k_folds, leave_one_subject_out, score_case, write_scores
+from musclekit.errors import InputError
 from musclekit.image import Case
 from musclekit.report import Failure, Report, Table, loss_curves, variance_against_dice, write_report
-from musclekit.segmenters.network import NetworkSegmenter
-from musclekit.uncertainty import DiceCalibration, fit_dice_calibration
 from musclekit.workflows.cases import ManifestCases, open_cases
-from musclekit.workflows.numbers import write_table
+from musclekit.workflows.divisions import Division, divisions_of, parts_of
+from musclekit.workflows.out_of_fold import CALIBRATION, SCORES, LeftOut, fold_folder, left_out_of_folds
 from musclekit.workflows.outcome import OnProgress
 from musclekit.workflows.record import RunRecord, check_folder, file_hash, versions
 from musclekit.workflows.segment import noted_warnings
-from musclekit.workflows.trust import uncertainty_table
 
 if TYPE_CHECKING:
     from musclekit.neural.labelled import LabelledScan
@@ -32,13 +27,6 @@ if TYPE_CHECKING:
     from musclekit.neural.training.segmenter_plan import SegmenterPlan
 
 __all__ = ["SegmenterOutcome", "train_segmenter_on_manifest"]
-
-#: What ``folds`` may be besides a number.
-LEAVE_ONE_OUT = "leave-one-out"
-#: Samples of a network with dropout where its uncertainty is calibrated.
-SAMPLES = 20
-#: Files of a training in folds.
-FOLDS, SCORES, UNCERTAINTY, CALIBRATION = "folds.csv", "scores.csv", "uncertainty.csv", "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -158,8 +146,8 @@ def train_segmenter_on_manifest(
     resolve_device(device)
     check_folder(out, "train", {"folds": folds})
     cases = open_cases(manifest, label_set_name)
-    train, validation = _parts(cases, what)
-    divisions = _divisions(train, validation, cases, what, folds)
+    train, validation = parts_of(cases, what)
+    divisions = divisions_of(train, validation, cases, what, folds)
     used = [*train, *validation]
     with noted_warnings() as notes:
         multiple = what.size_needs.multiple
@@ -175,7 +163,7 @@ def train_segmenter_on_manifest(
             name: train_segmenter(
                 what,
                 _of(scans, division.train),
-                _folder(out, name),
+                fold_folder(out, name),
                 validation=_of(scans, division.validation),
                 device=device,
                 threads=jobs,
@@ -184,16 +172,16 @@ def train_segmenter_on_manifest(
             )
             for n, (name, division) in enumerate(divisions.items())
         }
-        tables = _Tables()
+        tables = LeftOut()
         finished = all(one.stopped_early or one.epochs_done == what.schedule.epochs for one in trained.values())
         if folds is not None and finished and is_first_process():
-            tables = _out_of_fold(divisions, cases, what, out, device)
+            tables = left_out_of_folds(divisions, cases, what, out, device)
     if is_first_process():
         write_report(_report(what, divisions, scans, trained, notes, started, tables), out / "report.html")
         _record(plan, manifest, cases, used, what, folds, device, notes, started).write(out / "run.json")
     last = list(trained.values())[-1]
     return SegmenterOutcome(
-        tuple(_folder(out, name) / NETWORK for name in trained),
+        tuple(fold_folder(out, name) / NETWORK for name in trained),
         out / "report.html",
         last.epochs_done,
         what.schedule.epochs,
@@ -203,30 +191,6 @@ def train_segmenter_on_manifest(
         tables.failures,
         tuple(notes),
     )
-
-
-@dataclass(frozen=True)
-class _Division:
-    """Ids of the cases that a network learns from, is chosen by, and is tested on."""
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """What the cases left out of each fold give."""
-
-    scores: pd.DataFrame | None = None
-    uncertainty: pd.DataFrame | None = None
-    calibration: DiceCalibration | None = None
-    failures: tuple[Failure, ...] = ()
-
-
-def _folder(out: Path, fold: str) -> Path:
-    """Return the folder of a fold; a slash in the name of a subject makes no folder."""
-    return out / f"fold-{fold.replace('/', '_')}" if fold else out
 
 
 def _told(progress: OnProgress | None, n: int, folds: int) -> OnProgress | None:
@@ -257,75 +221,6 @@ def _of(scans: Mapping[str, tuple[LabelledScan, ...]], ids: Sequence[str]) -> li
     return [scan for case_id in ids for scan in scans[case_id]]
 
 
-def _parts(cases: ManifestCases, plan: SegmenterPlan) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the labelled cases to train on, and those of the validation that the plan names."""
-    splits = {rows[0].case_id: rows[0].split for rows in cases.rows}
-    there = sorted({split for split in splits.values() if split is not None})
-    others = {splits[case_id] for case_id in splits} - {plan.validation_split}
-    labelled = [case_id for case_id in splits if cases.annotated(case_id)]
-    if not labelled:
-        raise InputError(f"{cases.path}: no case has a label map; a segmenter learns from labelled scans")
-    if plan.split is None and (len(others) > 1 or others == {"test"}):
-        # Those whom somebody kept apart to be tested are not learnt from without being asked for.
-        raise InputError(
-            f"{cases.path}: its column split parts the subjects ({', '.join(there)}); say in the plan which are "
-            'trained on, as split = "train"'
-        )
-    for name in (plan.split, plan.validation_split):
-        if name is not None and name not in [splits[case_id] for case_id in labelled]:
-            raise InputError(
-                f"{cases.path}: no labelled case is in split '{name}'; there are: {', '.join(there) or 'none'}"
-            )
-    validation = tuple(
-        case_id
-        for case_id in labelled
-        if plan.validation_split is not None and splits[case_id] == plan.validation_split
-    )
-    train = tuple(
-        case_id for case_id in labelled if case_id not in validation and plan.split in (None, splits[case_id])
-    )
-    if not train:
-        raise InputError(f"{cases.path}: no labelled case is left to train on")
-    return train, validation
-
-
-def _divisions(
-    train: tuple[str, ...], validation: tuple[str, ...], cases: ManifestCases, plan: SegmenterPlan, folds: str | None
-) -> dict[str, _Division]:
-    """Return what each network is trained on, by the name of its fold; one without a name where there are none."""
-    people = {case_id: subject for case_id, subject in cases.subjects.items() if case_id in train}
-    if folds is None:
-        return {"": _shared_out(train, validation, people, plan)}
-    if folds == LEAVE_ONE_OUT:
-        dealt = leave_one_subject_out(people)
-    elif folds.isdecimal():
-        domains = {rows[0].case_id: rows[0].domain for rows in cases.rows}
-        dealt = k_folds(people, int(folds), domains=domains, seed=plan.seed)
-    else:
-        raise ParameterError(f"folds are a number or '{LEAVE_ONE_OUT}', not '{folds}'")
-    return {fold.name: replace(_shared_out(fold.train, validation, people, plan), test=fold.test) for fold in dealt}
-
-
-def _shared_out(
-    train: tuple[str, ...], validation: tuple[str, ...], people: Mapping[str, str], plan: SegmenterPlan
-) -> _Division:
-    """Deal a share of the subjects to the validation, where the plan asks for one and names none."""
-    if validation or not plan.validation_share:
-        return _Division(train, validation)
-    names = sorted({people[case_id] for case_id in train})
-    n = max(1, round(plan.validation_share * len(names)))
-    if n >= len(names):
-        raise InputError(
-            f"{len(names)} subjects cannot be shared out with validation_share = {plan.validation_share:g}: nobody "
-            "would be left to train on"
-        )
-    chosen = {names[i] for i in np.random.default_rng(plan.seed).permutation(len(names))[:n]}
-    return _Division(
-        tuple(case_id for case_id in train if people[case_id] not in chosen),
-        tuple(case_id for case_id in train if people[case_id] in chosen),
-    )
-
-
 def _remarks(cases: ManifestCases, scans: Mapping[str, tuple[LabelledScan, ...]]) -> list[str]:
     """Say what was left out, and what of the labels has no place in the network's set."""
     lines = []
@@ -348,92 +243,14 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
 
-def _out_of_fold(
-    divisions: Mapping[str, _Division], cases: ManifestCases, plan: SegmenterPlan, out: Path, device: str
-) -> _Tables:
-    """Segment and score every case by the network that did not learn from it."""
-    from musclekit.neural.networks import can_be_sampled
-    from musclekit.neural.training.segmentation import NETWORK
-
-    samples = SAMPLES if can_be_sampled(plan.build()) else 0
-    scores, uncertainty = [], []
-    rows = []
-    failures: list[Failure] = []
-    for name, division in divisions.items():
-        rows += [{"case_id": case_id, "subject": cases.subjects[case_id], "fold": name} for case_id in division.test]
-        segmenter = NetworkSegmenter(checkpoint=str(_folder(out, name) / NETWORK), device=device, samples=samples)
-        for case_id in division.test:
-            case = cases.open(case_id)
-            told = for_side(segmenter, case.side)
-            # A network of several contrasts segments each image of them.
-            for image in (case.images[contrast] for contrast in plan.contrasts if contrast in case.images):
-                method = segmenter.card.name
-                if len(plan.contrasts) > 1:
-                    method += f" on {image.contrast}"
-                try:
-                    if samples:
-                        prediction = told.predict(image)
-                        labels = prediction.labels
-                        table = uncertainty_table(prediction, image, side=case.side)
-                        uncertainty.append(
-                            table.assign(case_id=case_id, subject=case.subject, fold=name, method=method)
-                        )
-                    else:
-                        labels = told.segment(image)
-                    scores.append(score_case(labels, case, method=method, fold=name))
-                except MusclekitError as problem:
-                    failures.append(Failure(f"{case_id}, {method}", str(problem)))
-                    scores.append(
-                        failed(
-                            str(problem),
-                            case_id=case_id,
-                            subject=case.subject,
-                            method=method,
-                            fold=name,
-                            label_set=plan.labels,
-                        )
-                    )
-    write_table(pd.DataFrame(rows), out / FOLDS)
-    table = pd.concat(scores, ignore_index=True)
-    write_scores(table, out / SCORES)
-    if not uncertainty:
-        return _Tables(table, failures=tuple(failures))
-    trust = _with_dice(pd.concat(uncertainty, ignore_index=True), table)
-    write_table(trust, out / UNCERTAINTY)
-    pairs = trust.rename(columns={"structure": "label"})
-    try:
-        calibration = fit_dice_calibration(pairs, model=segmenter.card.family, n_samples=samples)
-    except InputError as problem:
-        warnings.warn(f"the Dice cannot be foretold, and {CALIBRATION} is not written: {problem}", stacklevel=2)
-        return _Tables(table, trust, failures=tuple(failures))
-    if calibration.unrelated:
-        names = ", ".join(calibration.unrelated)
-        warnings.warn(f"their variance foretells nothing of their Dice: {names}", stacklevel=2)
-    calibration.save(out / CALIBRATION)
-    return _Tables(table, trust, calibration, tuple(failures))
-
-
-def _with_dice(uncertainty: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
-    """Put the Dice of each structure of each leg beside its uncertainty."""
-    dice = scores[(scores["metric"] == "dice") & scores["slice"].isna()]
-    keys = ["case_id", "method", "structure", "side"]
-    dice = dice.rename(columns={"label": "structure", "value": "dice"})[[*keys, "dice"]]
-    # Scores call a leg whose side nobody knows by that name, where other tables leave it out.
-    sides = dice["side"].fillna("").replace("unknown", "")
-    keyed = uncertainty.assign(side=uncertainty["side"].fillna(""))
-    merged = keyed.merge(dice.assign(side=sides), on=keys, how="left")
-    first = ["case_id", "subject", "fold", "method", "structure", "side"]
-    return merged[[*first, *(column for column in merged.columns if column not in first)]]
-
-
 def _report(
     plan: SegmenterPlan,
-    divisions: Mapping[str, _Division],
+    divisions: Mapping[str, Division],
     scans: Mapping[str, tuple[LabelledScan, ...]],
     trained: Mapping[str, TrainedSegmenter],
     warnings: Sequence[str],
     started: datetime,
-    tables: _Tables,
+    tables: LeftOut,
 ) -> Report:
     learnt = [
         {
