@@ -103,7 +103,7 @@ def variance_against_dice(table: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(table["structure"]))
     psv, dice = known["psv"].to_numpy(float), known["dice"].to_numpy(float)
     with style():
-        canvas = Canvas(figsize=(WIDTH_IN, 3.2 + legend_in(len(names), 3)))
+        canvas = Canvas(figsize=(WIDTH_IN, 3.2 + legend_in(len(names), 2)))
         ax = canvas.subplots()
         for n, name in enumerate(names):
             mine = known["structure"].to_numpy() == name
@@ -115,7 +115,7 @@ def variance_against_dice(table: pd.DataFrame) -> Figure:
             ends = np.array([psv.min(), psv.max()])
             ax.plot(ends, intercept + slope * ends, color=FAINT, lw=1.4)
         ax.set(xlabel="PSV", ylabel="Dice")
-        legend_below(canvas, ax, len(names), 3)
+        legend_below(canvas, ax, len(names), 2)
         svg = svg_of(canvas)
     caption = (
         "Each point is a structure of a leg that the network did not learn from; points of one person are not "

@@ -135,7 +135,12 @@ class UNet2D(_UNet):
 
 
 class UNet3D(_UNet):
-    """U-Net on volumes: `UNet2D` with every convolution and pool in three dimensions; see there for the parameters.
+    """U-Net on volumes: `UNet2D` with every convolution and pool in three dimensions.
+
+    Parameters
+    ----------
+    in_channels, out_channels, width, levels, norm, dropout
+        As of `UNet2D`.
 
     Attributes
     ----------
