@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from musclekit.evaluation.agreement import LEAST_PERSONS, TAKES_PART, Legs, obse
 from musclekit.evaluation.case_scores import CaseScorer
 from musclekit.evaluation.harness import labels_path
 from musclekit.image import Case, Contrast, LabelMap
+from musclekit.io import ManifestRow
 from musclekit.labels import LabelSet, label_mapping, label_set
 from musclekit.quantify.groups import GROUPS, VOLUMES, functional_groups, group_volumes
 from musclekit.report import Failure, Figure, Report, Table, bland_altman, write_report
@@ -197,37 +198,21 @@ def agree_on_volumes(
     scores = evaluation.scores
     lost = scores[scores["status"].astype(str).str.startswith("failed")].drop_duplicates("case_id")
     reasons = dict(zip(lost["case_id"], lost["status"].astype(str).str.removeprefix("failed: "), strict=True))
-    tables: dict[str, list[pd.DataFrame]] = {"automatic": [], "reference": []}
-    measured: dict[str, Path] = {}
-    notes: list[str] = []
-    untold: list[str] = []
-    for done, rows in enumerate(cases.rows, start=1):
-        case_id = rows[0].case_id
-        if case_id not in known:
-            continue
-        try:
-            if case_id in reasons:
-                raise InputError(reasons[case_id])
-            case = cases.open(case_id)
-            path = None if predictions is None else prediction_path(predictions, rows)
-            measured[case_id] = path or labels_path(out / SCORES_FOLDER, title, case_id)
-            found = read_prediction(measured[case_id], label_set_name)
-            _say_members(found, case, target, notes)
-            both = _volumes(found, case, groups)
-            if both["reference"]["lean_and_fat_from"].eq("").all():
-                untold.append(case_id)
-        except MusclekitError as problem:
-            reasons[case_id] = str(problem)
-            both = {"automatic": _failed(str(problem), target), "reference": pd.DataFrame()}
-        for what, table in both.items():
-            if len(table):
-                keys = {"case_id": case_id, "subject": rows[0].subject, "set": "" if sets is None else sets[case_id]}
-                tables[what].append(table.assign(**keys))
-        move(len(cases) + done, case_id)
-    failures = tuple(Failure(f"{case_id}, {title}", message) for case_id, message in reasons.items())
-    if not tables["reference"]:
+    measured = _measure(
+        [rows for rows in cases.rows if rows[0].case_id in known],
+        cases,
+        target,
+        reasons,
+        lambda rows: _map_of(rows, predictions, out, title),
+        label_set_name,
+        lambda done, case_id: move(len(cases) + done, case_id),
+    )
+    failures = tuple(Failure(f"{case_id}, {title}", message) for case_id, message in measured.reasons.items())
+    if not len(measured.reference):
         raise InputError(f"no volume could be measured: {failures[0].name}: {failures[0].message}")
-    automatic, reference = (pd.concat(tables[what], ignore_index=True) for what in ("automatic", "reference"))
+    automatic, reference = (
+        table.assign(set=table["case_id"].map(sets or {})) for table in (measured.automatic, measured.reference)
+    )
     part = None if by is None else "set"
     volumes = pair_volumes(automatic, reference, by=part)
     agreement = volume_agreement(automatic, reference, by=part, legs=legs)
@@ -235,7 +220,7 @@ def agree_on_volumes(
     write_table(volumes, out / "volumes.csv")
     write_table(agreement, out / "agreement.csv")
     write_table(overlap, out / "overlap.csv")
-    notes += _notes(volumes, agreement, untold, legs)
+    notes = [*measured.notes, *_notes(volumes, agreement, measured.untold, legs)]
     notes += [text for text in evaluation.warnings if "Bland-Altman" not in text and "volume" not in text]
     report = _report(
         volumes, agreement, overlap, evaluation, failures, notes,
@@ -243,9 +228,71 @@ def agree_on_volumes(
     )  # fmt: skip
     write_report(report, out / "report.html")
     inputs = [{"name": "manifest", "path": str(manifest), "sha256": file_hash(manifest)}]
-    inputs += [{"name": case_id, "path": str(path), "sha256": file_hash(path)} for case_id, path in measured.items()]
+    inputs += [{"name": name, "path": str(path), "sha256": file_hash(path)} for name, path in measured.maps.items()]
     RunRecord("agree", parameters, inputs, "cpu", started).write(out / "run.json")
     return AgreementResult(volumes, agreement, overlap, out, out / "report.html", failures, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Volumes of all cases, and what is to be told of them.
+
+    ``automatic`` and ``reference`` are tables of volumes, ``maps`` the label maps that were measured, ``reasons`` why
+    there are no volumes of a case, ``untold`` the cases of which lean and fat are not known.
+    """
+
+    automatic: pd.DataFrame
+    reference: pd.DataFrame
+    maps: Mapping[str, Path]
+    reasons: Mapping[str, str]
+    notes: Sequence[str]
+    untold: Sequence[str]
+
+
+def _map_of(rows: Sequence[ManifestRow], predictions: Path | None, out: Path, title: str) -> Path:
+    """Return the automatic label map of a case: the one that was given, or the one that the method made."""
+    given = None if predictions is None else prediction_path(predictions, rows)
+    return given or labels_path(out / SCORES_FOLDER, title, rows[0].case_id)
+
+
+def _measure(
+    wanted: Sequence[Sequence[ManifestRow]],
+    cases: ManifestCases,
+    target: LabelSet,
+    reasons: Mapping[str, str],
+    map_of: Callable[[Sequence[ManifestRow]], Path],
+    label_set_name: str | None,
+    progress: Callable[[int, str], None],
+) -> _Measured:
+    """Measure the groups of every case in both label maps; what fails is told."""
+    tables: dict[str, list[pd.DataFrame]] = {"automatic": [], "reference": []}
+    maps: dict[str, Path] = {}
+    why = dict(reasons)
+    notes: list[str] = []
+    untold: list[str] = []
+    for done, rows in enumerate(wanted, start=1):
+        case_id = rows[0].case_id
+        try:
+            if case_id in reasons:
+                raise InputError(reasons[case_id])
+            case = cases.open(case_id)
+            maps[case_id] = map_of(rows)
+            found = read_prediction(maps[case_id], label_set_name)
+            _say_members(found, case, target, notes)
+            both = _volumes(found, case, target.name)
+            if both["reference"]["lean_and_fat_from"].eq("").all():
+                untold.append(case_id)
+        except MusclekitError as problem:
+            why[case_id] = str(problem)
+            both = {"automatic": _failed(str(problem), target), "reference": pd.DataFrame()}
+        for what, table in both.items():
+            if len(table):
+                tables[what].append(table.assign(case_id=case_id, subject=rows[0].subject))
+        progress(done, case_id)
+    automatic, reference = (
+        pd.concat(tables[what], ignore_index=True) if tables[what] else pd.DataFrame() for what in tables
+    )
+    return _Measured(automatic, reference, maps, why, notes, untold)
 
 
 def _sets(cases: ManifestCases, by: str) -> dict[str, str]:
