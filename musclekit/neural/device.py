@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from musclekit.errors import ParameterError
 
-__all__ = ["Device", "devices", "resolve_device", "told_of_memory"]
+__all__ = ["Device", "Precision", "devices", "resolve_device", "told_of_memory"]
+
+#: Of the work of a network; its weights are float32 in any case.
+Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from musclekit.errors import ParameterError, SegmentationError, VoxelError
 from musclekit.image import Image
 from musclekit.labels import Side
 from musclekit.neural.cards import SegmenterCard
-from musclekit.neural.device import told_of_memory
+from musclekit.neural.device import Precision, told_of_memory
 from musclekit.neural.drawing import stacked
 from musclekit.neural.networks import SizeNeeds, can_be_sampled, sampled, size_needs
 from musclekit.neural.resampling import most_probable, restored
@@ -34,9 +34,8 @@ from musclekit.neural.views import AIR, View, unit_image, views_of
 from musclekit.neural.winners import highest_channel
 from musclekit.uncertainty import ClassReduction, RunningSums, entropy
 
-__all__ = ["Precision", "Samples", "Segmented", "class_probabilities", "segment_volume"]
+__all__ = ["Samples", "Segmented", "class_probabilities", "segment_volume"]
 
-Precision = Literal["float32", "bfloat16"]
 Floats = NDArray[np.float32]
 
 #: A volume of more voxels goes through a network of volumes block by block.

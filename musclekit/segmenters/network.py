@@ -21,11 +21,11 @@ from musclekit.weights import checkpoint_path, shipped
 
 if TYPE_CHECKING:
     from musclekit.neural.cards import SegmenterCard
+    from musclekit.neural.device import Precision
     from musclekit.neural.segmentation import Segmented
 
 __all__ = ["EnsembleSegmenter", "NetworkSegmenter"]
 
-Precision = Literal["float32", "bfloat16"]
 Runtime = Literal["torch", "onnx"]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -15,14 +15,13 @@ from musclekit.errors import ParameterError
 from musclekit.image import Contrast, Domain
 from musclekit.io import read_toml
 from musclekit.neural import networks
+from musclekit.neural.device import Precision
 from musclekit.neural.objectives import TranslationLoss
 from musclekit.neural.slices import SliceSpec
 from musclekit.neural.windows import CT_WINDOW, MR_WINDOW, Window
 from musclekit.schemas import check_schema
 
 __all__ = ["DomainPlan", "Schedule", "TrainPlan", "check_train_plan", "read_train_plan"]
-
-Precision = Literal["float32", "bfloat16"]
 
 #: The networks of both papers.
 GENERATOR: Mapping[str, Any] = MappingProxyType({"name": "resnet-generator", "width": 64, "blocks": 9})

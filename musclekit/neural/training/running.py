@@ -13,11 +13,11 @@ from musclekit.checks import check_number
 from musclekit.errors import InputError, ParameterError, TrainingError
 from musclekit.neural.training.ranks import Ranks
 
-__all__ = ["check_same_training", "check_share", "last_epoch", "processor", "set_rate", "stopped"]
+__all__ = ["check_same_training", "check_share", "last_epoch", "seeded_threads", "set_rate", "stopped"]
 
 
 @contextmanager
-def processor(seed: int, threads: int | None) -> Iterator[None]:
+def seeded_threads(seed: int, threads: int | None) -> Iterator[None]:
     """Seed torch and set its threads; both are as they were afterwards.
 
     Raises

@@ -26,7 +26,7 @@ from musclekit.neural.labelled import UNLABELLED, LabelledScan, LabelledView, ch
 from musclekit.neural.segmentation import class_probabilities
 from musclekit.neural.training.log import not_finite, write_losses
 from musclekit.neural.training.ranks import Ranks, joined
-from musclekit.neural.training.running import check_share, last_epoch, processor, set_rate, stopped
+from musclekit.neural.training.running import check_share, last_epoch, seeded_threads, set_rate, stopped
 from musclekit.neural.training.segmenter_plan import SegmenterPlan
 from musclekit.neural.training.segmenter_state import SegmenterTraining, begin, identity_of, load_state, save_state
 from musclekit.neural.training.sheet import sheet_of, write_sheet
@@ -140,7 +140,7 @@ def train_segmenter(
     shared = sorted({scan.subject for scan in scans} & {scan.subject for scan in validation})
     if shared:
         raise LeakError(f"subject '{shared[0]}' stands among those trained on and in the validation")
-    with joined(device) as ranks, processor(plan.seed, threads), told_of_memory(ranks.device, TOO_LARGE):
+    with joined(device) as ranks, seeded_threads(plan.seed, threads), told_of_memory(ranks.device, TOO_LARGE):
         check_share(plan.schedule.batch, ranks)
         training = begin(plan, ranks)
         drawing = _drawing(plan, scans, training.network)

@@ -16,6 +16,7 @@ from musclekit.io import read_toml
 from musclekit.labels import LabelSet, label_set
 from musclekit.neural import networks
 from musclekit.neural.augmentation import Augmentation
+from musclekit.neural.device import Precision
 from musclekit.neural.drawing import SampleKind
 from musclekit.neural.schedule import decay_factor
 from musclekit.neural.segmentation_losses import SegmentationLoss
@@ -27,7 +28,6 @@ __all__ = ["SegmenterPlan", "SegmenterSchedule", "check_segmenter_plan", "read_s
 
 Optimiser = Literal["adam", "adamw"]
 Decay = Literal["none", "linear", "polynomial", "inverse-time"]
-Precision = Literal["float32", "bfloat16"]
 
 #: Power by which the rate falls where it falls as a polynomial.
 POWER = 0.9

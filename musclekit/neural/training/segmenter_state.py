@@ -23,7 +23,7 @@ from musclekit.neural.training.segmenter_plan import SegmenterPlan
 __all__ = ["SegmenterTraining", "begin", "identity_of", "load_state", "save_state"]
 
 #: Of the plan: what may change between two calls, since no number depends on it.
-FREE = ("cases", "sheet_every", "name", "data", "licence", "limits")
+WITHOUT_EFFECT = ("cases", "sheet_every", "name", "data", "licence", "limits")
 
 
 @dataclass(eq=False)
@@ -85,7 +85,7 @@ def identity_of(
     plan: SegmenterPlan, scans: Sequence[LabelledScan], validation: Sequence[LabelledScan], ranks: Ranks
 ) -> dict[str, Any]:
     """Return, as plain data, all that the result of a training depends on."""
-    settings = {name: value for name, value in plan.as_data().items() if name not in FREE}
+    settings = {name: value for name, value in plan.as_data().items() if name not in WITHOUT_EFFECT}
     seen = {"scans trained on": _digest(scans), "validation scans": _digest(validation)}
     identity = settings | seen | {"processes": ranks.size, "kind of device": ranks.device.type}
     return cast(dict[str, Any], json.loads(json.dumps(identity)))

@@ -30,7 +30,7 @@ from musclekit.neural.training.cards import card_of, turned
 from musclekit.neural.training.log import collapse_warnings, not_finite, tensorboard, write_losses
 from musclekit.neural.training.plan import TrainPlan
 from musclekit.neural.training.ranks import Ranks, joined
-from musclekit.neural.training.running import check_share, last_epoch, processor, set_rate, stopped
+from musclekit.neural.training.running import check_share, last_epoch, seeded_threads, set_rate, stopped
 from musclekit.neural.training.sheet import sheet_of, write_sheet
 from musclekit.neural.training.state import Networks, Training, begin, identity_of, load_state, save_state
 
@@ -125,7 +125,7 @@ def train_translator(
         If a file cannot be written; what stood there is as it was.
     """
     last = last_epoch(plan.schedule.epochs, until)
-    with joined(device) as ranks, processor(plan.seed, threads), told_of_memory(ranks.device, TOO_LARGE):
+    with joined(device) as ranks, seeded_threads(plan.seed, threads), told_of_memory(ranks.device, TOO_LARGE):
         _check_share(plan, source, target, ranks)
         steps = _steps(plan, source, target, ranks)
         identity = identity_of(plan, source, target, ranks)

@@ -37,7 +37,7 @@ from musclekit.neural.labelled import UNLABELLED, LabelledScan
 from musclekit.neural.segmentation_losses import SegmentationLoss
 from musclekit.neural.training import segmentation
 from musclekit.neural.training.ranks import Ranks
-from musclekit.neural.training.running import check_share, last_epoch, processor
+from musclekit.neural.training.running import check_share, last_epoch, seeded_threads
 from musclekit.neural.training.segmentation import train_segmenter, validation_dice
 from musclekit.neural.windows import CT_WINDOW
 from tests.neural.training.labelled_examples import CUBES, SCANS, TINY, VALIDATION, scan, tiny
@@ -148,7 +148,7 @@ def test_torch_is_left_as_it_was(tmp_path: Path) -> None:
     train_segmenter(tiny(epochs=1, steps=1), SCANS, tmp_path, threads=2)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == 1
-    with pytest.raises(KeyError), processor(0, 2):
+    with pytest.raises(KeyError), seeded_threads(0, 2):
         raise KeyError
     assert torch.get_num_threads() == 1
 
