@@ -103,6 +103,7 @@ def test_at_its_own_spacing_every_voxel_is_given_what_the_network_says_of_it() -
     assert ((found.classes == np.where(body, nearest, 0)) | ties).all()
 
 
+@pytest.mark.filterwarnings("ignore:the scan of the .* leg is shorter")
 @pytest.mark.parametrize("name", ["bayesian-unet", "unet-2d", "unet-2.5d", "unet-3d"])
 def test_networks_of_slices_and_of_volumes_answer_in_their_views(name: str) -> None:
     network, card = tiny(name)
@@ -298,6 +299,7 @@ def test_at_its_own_spacing_areas_are_counted_voxels() -> None:
                 assert found.area_mm2[leg, n, k, z] == pytest.approx(counted * 25)
 
 
+@pytest.mark.filterwarnings("ignore:the scan of the .* leg is shorter")
 @pytest.mark.parametrize(("planes", "thickness"), [(108, 2.0), (36, 6.0), (18, 12.0)])
 def test_in_a_turned_view_areas_lie_in_the_slices_of_the_scan(planes: int, thickness: float) -> None:
     """Thinner slices than the view's voxels, about as thick ones, and thicker ones."""
