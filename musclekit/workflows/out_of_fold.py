@@ -13,6 +13,9 @@ import pandas as pd
 from musclekit.compose import for_side
 from musclekit.errors import InputError, MusclekitError
 from musclekit.evaluation import failed, score_case, write_scores
+from musclekit.evaluation.harness import noting
+from musclekit.image import Case, Image
+from musclekit.labels import LabelSet
 from musclekit.report import Failure
 from musclekit.segmenters.network import NetworkSegmenter
 from musclekit.uncertainty import DiceCalibration, fit_dice_calibration
@@ -91,48 +94,30 @@ def left_out_of_folds(
     from musclekit.neural.training.segmentation import NETWORK
 
     samples = SAMPLES if can_be_sampled(plan.build()) else 0
-    scores, uncertainty = [], []
-    rows = []
-    failures: list[Failure] = []
+    answers: list[_Answer] = []
+    rows: list[dict[str, str]] = []
+    notes: list[str] = []
     for name, division in divisions.items():
         rows += [{"case_id": case_id, "subject": cases.subjects[case_id], "fold": name} for case_id in division.test]
         segmenter = NetworkSegmenter(checkpoint=str(fold_folder(out, name) / NETWORK), device=device, samples=samples)
         for case_id in division.test:
             case = cases.open(case_id)
-            told = for_side(segmenter, case.side)
             # A network of several contrasts segments each image of them.
             for image in (case.images[contrast] for contrast in plan.contrasts if contrast in case.images):
-                method = segmenter.card.name
-                if len(plan.contrasts) > 1:
-                    method += f" on {image.contrast}"
-                try:
-                    if samples:
-                        prediction = told.predict(image)
-                        labels = prediction.labels
-                        table = uncertainty_table(prediction, image, side=case.side)
-                        uncertainty.append(
-                            table.assign(case_id=case_id, subject=case.subject, fold=name, method=method)
-                        )
-                    else:
-                        labels = told.segment(image)
-                    scores.append(score_case(labels, case, method=method, fold=name))
-                except MusclekitError as problem:
-                    failures.append(Failure(f"{case_id}, {method}", str(problem)))
-                    scores.append(
-                        failed(
-                            str(problem),
-                            case_id=case_id,
-                            subject=case.subject,
-                            method=method,
-                            fold=name,
-                            label_set=plan.labels,
-                        )
-                    )
+                method = (
+                    segmenter.card.name if len(plan.contrasts) == 1 else f"{segmenter.card.name} on {image.contrast}"
+                )
+                with noting(notes, f"fold '{name}', case '{case_id}'"):
+                    answers.append(_answer(for_side(segmenter, case.side), case, image, method, name, plan.labels))
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    failures = tuple(answer.failure for answer in answers if answer.failure is not None)
+    uncertainty = [answer.uncertainty for answer in answers if answer.uncertainty is not None]
     write_table(pd.DataFrame(rows), out / FOLDS)
-    table = pd.concat(scores, ignore_index=True)
+    table = pd.concat([answer.scores for answer in answers], ignore_index=True)
     write_scores(table, out / SCORES)
     if not uncertainty:
-        return LeftOut(table, failures=tuple(failures))
+        return LeftOut(table, failures=failures)
     trust = _with_dice(pd.concat(uncertainty, ignore_index=True), table)
     write_table(trust, out / UNCERTAINTY)
     pairs = trust.rename(columns={"structure": "label"})
@@ -140,12 +125,34 @@ def left_out_of_folds(
         calibration = fit_dice_calibration(pairs, model=segmenter.card.family, n_samples=samples)
     except InputError as problem:
         warnings.warn(f"the Dice cannot be foretold, and {CALIBRATION} is not written: {problem}", stacklevel=2)
-        return LeftOut(table, trust, failures=tuple(failures))
+        return LeftOut(table, trust, failures=failures)
     if calibration.unrelated:
         names = ", ".join(calibration.unrelated)
         warnings.warn(f"their variance foretells nothing of their Dice: {names}", stacklevel=2)
     calibration.save(out / CALIBRATION)
-    return LeftOut(table, trust, calibration, tuple(failures))
+    return LeftOut(table, trust, calibration, failures)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What one image gives: scores, uncertainty where the network is sampled, or why there is none."""
+
+    scores: pd.DataFrame
+    uncertainty: pd.DataFrame | None = None
+    failure: Failure | None = None
+
+
+def _answer(segmenter: NetworkSegmenter, case: Case, image: Image, method: str, fold: str, labels: LabelSet) -> _Answer:
+    who = {"case_id": case.id, "subject": case.subject, "method": method, "fold": fold}
+    try:
+        if not segmenter.is_uncertain:
+            return _Answer(score_case(segmenter.segment(image), case, method=method, fold=fold))
+        prediction = segmenter.predict(image)
+        table = uncertainty_table(prediction, image, side=case.side).assign(**who)
+        return _Answer(score_case(prediction.labels, case, method=method, fold=fold), table)
+    except MusclekitError as problem:
+        lost = failed(str(problem), case_id=case.id, subject=case.subject, method=method, fold=fold, label_set=labels)
+        return _Answer(lost, failure=Failure(f"{case.id}, {method}", str(problem)))
 
 
 def _with_dice(uncertainty: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:

@@ -142,10 +142,19 @@ def check_calibration(calibration: DiceCalibration, method: Segmenter) -> None:
 def trust_in(
     prediction: Prediction, image: Image, *, side: Side | None = None, calibration: DiceCalibration | None = None
 ) -> Trust:
-    """Work out what is told of a prediction, and draw it."""
+    """Work out what is told of a prediction, and draw it.
+
+    Warns
+    -----
+    UserWarning
+        If structures are to be looked at: their labels are much larger or smaller than their samples, or the Dice to
+        be expected is low.
+    """
+    structures = uncertainty_table(prediction, image, side=side, calibration=calibration)
+    _warn_of_doubts(structures)
     return Trust(
         prediction,
-        uncertainty_table(prediction, image, side=side, calibration=calibration),
+        structures,
         area_table(prediction),
         montage(image, prediction.labels, variance=prediction.variance),
     )
@@ -180,12 +189,6 @@ def uncertainty_table(
         ``structure``, ``abbreviation``, ``side``, ``voxels``, ``psv``, ``labelled_ml`` (as labelled), ``volume_ml``
         (median of the samples, all of whose pieces count), ``volume_low`` and ``volume_high``; with a calibration
         ``predicted_dice``, ``predicted_low`` and ``predicted_high``.
-
-    Warns
-    -----
-    UserWarning
-        If structures are to be looked at: their labels are much larger or smaller than their samples, or the Dice to
-        be expected is low.
     """
     labels = _sided(prediction.labels, image, side)
     table = structure_variance(labels, prediction.variance).drop(columns="id")
@@ -206,7 +209,6 @@ def uncertainty_table(
         table["predicted_dice"] = [one.value for one in told]
         table["predicted_low"] = [one.low for one in told]
         table["predicted_high"] = [one.high for one in told]
-    _warn_of_doubts(table)
     return table
 
 

@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from musclekit.errors import CheckpointError, InputError, LabelError, ParameterError
+from musclekit.errors import CheckpointError, InputError, LabelError, ParameterError, SegmentationError
 from musclekit.evaluation import read_scores
+from musclekit.image import Image, Prediction
 from musclekit.io import read_labels, read_manifest, write_labels, write_manifest
 from musclekit.labels import label_set
 from musclekit.neural.cards import SegmenterCard
 from musclekit.neural.checkpoint import read_card
 from musclekit.schemas import check_schema
+from musclekit.segmenters.network import NetworkSegmenter
 from musclekit.uncertainty import DiceCalibration
 from musclekit.workflows import segment_scans, train_segmenter_on_manifest, validate_file, write_phantoms
 
@@ -260,3 +262,37 @@ def test_an_interrupted_training_keeps_its_folder(people: Path, tmp_path: Path) 
     with pytest.raises(InputError, match=r"holds the results of another run \(it differs in: folds\)"):
         train_segmenter_on_manifest(plan(tmp_path), people / "manifest.csv", out, jobs=1)
     assert train_segmenter_on_manifest(plan(tmp_path), people / "manifest.csv", out, folds="2", jobs=1).scores
+
+
+def test_a_network_of_two_contrasts_is_scored_on_both(tmp_path: Path) -> None:
+    write_phantoms(tmp_path / "two", subjects=3, modalities=("dixon",), slices=2, size=64, seed=3)
+    text = PLAN.format(labels="thigh-11", more="").replace('contrasts = ["ct"]', 'contrasts = ["fat", "water"]')
+    (tmp_path / "plan.toml").write_text(text, encoding="utf-8")
+    out = tmp_path / "out"
+    train_segmenter_on_manifest(tmp_path / "plan.toml", tmp_path / "two" / "manifest.csv", out, folds="3", jobs=1)
+    scores = read_scores(out / "scores.csv")
+    assert sorted(set(scores["method"])) == ["bayesian-unet on fat", "bayesian-unet on water"]
+    assert scores.groupby("method")["case_id"].nunique().tolist() == [3, 3]
+    trust = pd.read_csv(out / "uncertainty.csv")
+    assert len(trust) == 3 * 2 * 2 * 11
+
+
+def test_a_case_that_cannot_be_segmented_is_named_and_the_others_are_scored(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = NetworkSegmenter.predict
+
+    def broken(self: NetworkSegmenter, image: Image) -> Prediction:
+        if not seen:
+            seen.append(image)
+            raise SegmentationError("there is no body in it")
+        return segment(self, image)
+
+    seen: list[Image] = []
+    monkeypatch.setattr(NetworkSegmenter, "predict", broken)
+    done = train_segmenter_on_manifest(plan(tmp_path), people / "manifest.csv", tmp_path / "out", folds="2", jobs=1)
+    (failure,) = done.failures
+    assert failure.message == "there is no body in it"
+    scores = read_scores(tmp_path / "out" / "scores.csv")
+    assert scores.groupby("case_id")["status"].first().str.startswith("failed").sum() == 1
+    assert done.calibration is not None
