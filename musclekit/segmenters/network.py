@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from musclekit.checks import check_cases, check_contrast, check_number
-from musclekit.errors import CheckpointError, MissingFileError, ParameterError
+from musclekit.errors import CheckpointError, ParameterError
 from musclekit.image import Case, Contrast, Image, LabelMap, Prediction, ProbabilityMap
 from musclekit.labels import LabelSet, Side
 from musclekit.uncertainty import ClassReduction
-from musclekit.weights import checkpoint_path, shipped
+from musclekit.weights import checkpoint_path, named_checkpoint
 
 if TYPE_CHECKING:
     from musclekit.neural.cards import SegmenterCard
@@ -257,19 +257,11 @@ class NetworkSegmenter(_Trained):
                 raise ParameterError(f"with runtime 'onnx' {name} is {taken}, not {given}; runtime 'torch' does that")
 
     def _loaded(self, *, on_device: bool = False) -> tuple[Sequence[Any], SegmenterCard]:
-        if self.checkpoint is None:
-            ready = ", ".join(name for name in shipped() if name.startswith(self.network or ""))
-            raise ParameterError(
-                f"'{self.network or 'network'}' needs a checkpoint: the file that training wrote"
-                f"{f', or weights that ship: {ready}' if ready else ''}"
-            )
-        network, card = _read(
-            self.checkpoint, self.device if on_device else "cpu", self.runtime if on_device else "torch"
-        )
+        path, state = named_checkpoint(self.checkpoint, self.network)
+        device, runtime = (self.device, self.runtime) if on_device else ("cpu", "torch")
+        network, card = _load(path, state, device, runtime)
         if self.network not in (None, card.network["name"]):
-            raise CheckpointError(
-                f"{checkpoint_path(self.checkpoint)}: a checkpoint of '{card.network['name']}', not of '{self.network}'"
-            )
+            raise CheckpointError(f"{path}: a checkpoint of '{card.network['name']}', not of '{self.network}'")
         return (network,), card
 
 
@@ -321,7 +313,7 @@ class EnsembleSegmenter(_Trained):
     @property
     def training_subjects_(self) -> tuple[str, ...]:
         """The people any of them learnt from, or was chosen by: an evaluation scores none of them."""
-        return _people([_read(path, "cpu")[1] for path in self.checkpoints])
+        return _people([_member(path, "cpu")[1] for path in self.checkpoints])
 
     def _segmented(self, image: Image, *, many: bool) -> Segmented:
         from musclekit.neural.segmentation import segment_volume
@@ -344,7 +336,7 @@ class EnsembleSegmenter(_Trained):
     def _loaded(self, *, on_device: bool = False) -> tuple[Sequence[Any], SegmenterCard]:
         if isinstance(self.checkpoints, str | Path) or len(self.checkpoints) < 2:
             raise ParameterError("an ensemble needs the checkpoints of two networks at least")
-        read = [_read(path, self.device if on_device else "cpu") for path in self.checkpoints]
+        read = [_member(path, self.device if on_device else "cpu") for path in self.checkpoints]
         first = read[0][1].recipe
         for path, (_, card) in zip(self.checkpoints[1:], read[1:], strict=True):
             differing = [name for name, value in card.recipe.items() if value != first[name]]
@@ -370,14 +362,9 @@ def _people(cards: Sequence[SegmenterCard]) -> tuple[str, ...]:
     return tuple(sorted({name for card in cards for name in (*card.training_subjects, *card.validation_subjects)}))
 
 
-def _read(checkpoint: str | Path, device: str, runtime: Runtime = "torch") -> tuple[Any, SegmenterCard]:
-    """Network and card, read once for as long as the file stays the same."""
-    path = checkpoint_path(checkpoint)
-    try:
-        found = path.stat()
-    except OSError:
-        raise MissingFileError(f"{path}: no such file") from None
-    return _load(path, (found.st_ino, found.st_mtime_ns, found.st_size), device, runtime)
+def _member(checkpoint: str | Path, device: str) -> tuple[Any, SegmenterCard]:
+    path, state = named_checkpoint(checkpoint, None)
+    return _load(path, state, device, "torch")
 
 
 @lru_cache(maxsize=8)

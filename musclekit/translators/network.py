@@ -11,11 +11,11 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from musclekit.checks import check_contrast, check_number
-from musclekit.errors import CheckpointError, MissingFileError, ParameterError, UnsafeError
+from musclekit.errors import CheckpointError, ParameterError, UnsafeError
 from musclekit.image import Contrast, Domain, Image
 from musclekit.protocols import Segmenter
 from musclekit.translators.safety import compartment_of, safety
-from musclekit.weights import checkpoint_path, shipped
+from musclekit.weights import named_checkpoint
 
 if TYPE_CHECKING:
     from musclekit.neural.cards import TranslatorCard
@@ -155,18 +155,7 @@ class NetworkTranslator(BaseEstimator):
 
     def _loaded(self, *, on_device: bool = False) -> tuple[Any, TranslatorCard]:
         """Network and card, read once for as long as the file stays the same."""
-        if self.checkpoint is None:
-            ready = ", ".join(name for name in shipped() if name.startswith(self.direction or ""))
-            raise ParameterError(
-                f"'{self.direction or 'network'}' needs a checkpoint: the file that training wrote"
-                f"{f', or weights that ship: {ready}' if ready else ''}"
-            )
-        path = checkpoint_path(self.checkpoint)
-        try:
-            found = path.stat()
-        except OSError:
-            raise MissingFileError(f"{path}: no such file") from None
-        state = (found.st_ino, found.st_mtime_ns, found.st_size)
+        path, state = named_checkpoint(self.checkpoint, self.direction)
         loaded = _load(path, state, self.device if on_device else "cpu")
         leads = loaded[1].direction
         if self.direction not in (None, leads):

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FOLDER", "ShippedWeights", "checkpoint_path", "shipped"]
+from musclekit.errors import MissingFileError, ParameterError
+
+__all__ = ["FOLDER", "ShippedWeights", "checkpoint_path", "named_checkpoint", "shipped"]
 
 #: Where checkpoints and cards lie.
 FOLDER = Path(__file__).parent
@@ -57,3 +59,34 @@ def checkpoint_path(checkpoint: str | Path) -> Path:
     """Return the file of a checkpoint: of the weights of that name if they ship, else the path as it is."""
     known = shipped()
     return known[checkpoint].path if isinstance(checkpoint, str) and checkpoint in known else Path(checkpoint)
+
+
+def named_checkpoint(checkpoint: str | Path | None, method: str | None) -> tuple[Path, tuple[int, ...]]:
+    """Return the file of the checkpoint that a method was given, and what stands for its content.
+
+    Parameters
+    ----------
+    checkpoint : str or Path, optional
+        See `checkpoint_path`.
+    method : str, optional
+        The name of the method, which names of weights that ship for it begin with.
+
+    Raises
+    ------
+    ParameterError
+        If none was given; the message names the weights that ship.
+    MissingFileError
+        If there is no such file.
+    """
+    if checkpoint is None:
+        ready = ", ".join(name for name in shipped() if name.startswith(method or ""))
+        raise ParameterError(
+            f"'{method or 'network'}' needs a checkpoint: the file that training wrote"
+            f"{f', or weights that ship: {ready}' if ready else ''}"
+        )
+    path = checkpoint_path(checkpoint)
+    try:
+        found = path.stat()
+    except OSError:
+        raise MissingFileError(f"{path}: no such file") from None
+    return path, (found.st_ino, found.st_mtime_ns, found.st_size)
