@@ -13,13 +13,12 @@ import torch
 from musclekit.checks import check_number
 from musclekit.errors import ParameterError
 from musclekit.image import Contrast, Domain
-from musclekit.io import read_toml
 from musclekit.neural import networks
 from musclekit.neural.device import Precision
 from musclekit.neural.objectives import TranslationLoss
 from musclekit.neural.slices import SliceSpec
+from musclekit.neural.training.plan_file import read_plan_data
 from musclekit.neural.windows import CT_WINDOW, MR_WINDOW, Window
-from musclekit.schemas import check_schema
 
 __all__ = ["DomainPlan", "Schedule", "TrainPlan", "check_train_plan", "read_train_plan"]
 
@@ -267,12 +266,9 @@ def read_train_plan(path: Path) -> TrainPlan:
     InputError
         If it cannot be trained: see `check_train_plan`.
     """
-    data = read_toml(path)
-    check_schema(data, "train", f"plan {path.name}")
-    plan = TrainPlan.from_data(data)
+    plan = TrainPlan.from_data(read_plan_data(path, "train"))
     check_train_plan(plan)
-    # As everywhere, paths in a file are relative to it.
-    return plan if plan.cases is None else replace(plan, cases=path.parent / plan.cases)
+    return plan
 
 
 def check_train_plan(plan: TrainPlan) -> None:

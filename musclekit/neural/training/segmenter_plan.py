@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +12,6 @@ import torch
 from musclekit.checks import check_number
 from musclekit.errors import ParameterError
 from musclekit.image import Contrast
-from musclekit.io import read_toml
 from musclekit.labels import LabelSet, label_set
 from musclekit.neural import networks
 from musclekit.neural.augmentation import Augmentation
@@ -20,9 +19,9 @@ from musclekit.neural.device import Precision
 from musclekit.neural.drawing import SampleKind
 from musclekit.neural.schedule import decay_factor
 from musclekit.neural.segmentation_losses import SegmentationLoss
+from musclekit.neural.training.plan_file import read_plan_data
 from musclekit.neural.views import ViewSpec
 from musclekit.neural.windows import CT_WINDOW, MR_WINDOW, Window
-from musclekit.schemas import check_schema
 
 __all__ = ["SegmenterPlan", "SegmenterSchedule", "check_segmenter_plan", "read_segmenter_plan"]
 
@@ -293,12 +292,9 @@ def read_segmenter_plan(path: Path) -> SegmenterPlan:
     InputError
         If it cannot be trained: see `check_segmenter_plan`.
     """
-    data = read_toml(path)
-    check_schema(data, "train_segmenter", f"plan {path.name}")
-    plan = SegmenterPlan.from_data(data)
+    plan = SegmenterPlan.from_data(read_plan_data(path, "train_segmenter"))
     check_segmenter_plan(plan)
-    # As everywhere, paths in a file are relative to it.
-    return plan if plan.cases is None else replace(plan, cases=path.parent / plan.cases)
+    return plan
 
 
 def check_segmenter_plan(plan: SegmenterPlan) -> None:

@@ -1,0 +1,35 @@
+"""The file of a plan, of whatever is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from musclekit.io import read_toml
+from musclekit.schemas import check_schema
+
+__all__ = ["read_plan_data"]
+
+
+def read_plan_data(path: Path, schema: str) -> dict[str, Any]:
+    """Read a plan as plain data.
+
+    Parameters
+    ----------
+    path : Path
+        TOML. As everywhere, paths in the file are relative to it; here they no longer are.
+    schema : str
+        What it follows: ``"train"``, ``"train_segmenter"``.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    FormatError
+        If it is not TOML.
+    SchemaError
+        If it breaks the schema.
+    """
+    data = read_toml(path)
+    check_schema(data, schema, f"plan {path.name}")
+    return data | ({"cases": str(path.parent / data["cases"])} if "cases" in data else {})
