@@ -51,6 +51,8 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "results_unets.md"
 ARM = "bayesian-unet"
 FOLDS = 4
 SAMPLES = 20
+#: What is found of a patient, or why nothing was.
+SEEN = ["patient", "unknown side", "inside", "outside", "psv", "violation", "found", "lost"]
 #: Muscle and what is as dense.
 SOFT_HU = (-29, 150)
 
@@ -131,8 +133,12 @@ def samplers(study: Study, folder: Path) -> tuple[list[str], dict[str, pd.DataFr
     ]
     curves = {}
     for name, method in methods.items():
-        table, curves[name] = asked(method, tested)
-        table.to_csv(folder / f"{name.replace(', ', '_').replace(' ', '_')}.csv", index=False)
+        stem = name.replace(", ", "_").replace(" ", "_")
+        files = [folder / f"{stem}.csv", folder / f"{stem}_curve.csv"]
+        if not all(file.exists() for file in files):
+            for found, file in zip(asked(method, tested), files, strict=True):
+                found.to_csv(file, index=False)
+        table, curves[name] = (pd.read_csv(file) for file in files)
         lines.append(
             f"| {name} | {_over_people(table, 'dice')} | {_over_people(table, 'auc in muscle')} | "
             f"{table['auc in the body'].median():.3f} | {table['wrong'].median():.3f}, {table['right'].median():.4f} | "
@@ -148,24 +154,27 @@ def _over_people(table: pd.DataFrame, column: str) -> str:
 
 def real_ct(data: Path, folder: Path) -> list[str]:
     """Variance inside and outside the tumours of the real patients, and what PSV says of the failures to be seen."""
-    method = build(ARM, checkpoint=str(folder / "fold-1" / "network.pt"), samples=SAMPLES)
-    rows, lost = [], []
-    for path in sorted(data.glob("sts/STS_*/CT_image.nii.gz")):
-        try:
-            rows.append(seen_in(path, method))
-        except MusclekitError as problem:
-            lost.append(f"{path.parent.name} ({problem})")
-        print(path.parent.name, "lost" if lost and lost[-1].startswith(path.parent.name) else rows[-1], flush=True)
-    table = pd.DataFrame(rows)
-    table.to_csv(folder / "sts.csv", index=False)
+    file = folder / "sts.csv"
+    if not file.exists():
+        method = build(ARM, checkpoint=str(folder / "fold-1" / "network.pt"), samples=SAMPLES)
+        rows = []
+        for path in sorted(data.glob("sts/STS_*/CT_image.nii.gz")):
+            try:
+                rows.append(seen_in(path, method))
+            except MusclekitError as problem:
+                rows.append({"patient": path.parent.name, "lost": str(problem)})
+            print(rows[-1], flush=True)
+        pd.DataFrame(rows).reindex(columns=SEEN).to_csv(file, index=False)
+    table = pd.read_csv(file)
+    lost = table.loc[table["lost"].notna(), "patient"].tolist() if "lost" in table else []
     both = table.dropna(subset=["inside", "outside"])
     difference = bootstrap_by_subject(both["inside"] - both["outside"], list(both["patient"]))
     larger = int((both["inside"] > both["outside"]).sum())
     known = table.dropna(subset=["psv", "violation"])
     r = pearson(known["psv"], known["violation"])
     lines = [
-        f"- {len(table)} patients; {int(table['unknown side'].sum())} scans show one leg whose side nobody told the "
-        f"network, which it takes for a right one.{f' Lost: {chr(59).join(lost)}.' if lost else ''}",
+        f"- {len(table)} patients; {int(table['unknown side'].eq(True).sum())} scans show one leg whose side nobody "
+        f"told the network, which it takes for a right one.{f' Failed: {chr(44).join(lost)}.' if lost else ''}",
         f"- Soft tissue (-29 to 150 HU) of the legs in the slices that show the tumour, {len(both)} patients: median "
         f"variance inside the tumour {both['inside'].median():.3f}, outside {both['outside'].median():.3f}; median "
         f"difference {difference.estimate:+.3f} ({difference.interval.low:+.3f} to {difference.interval.high:+.3f}), "
