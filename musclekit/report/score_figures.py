@@ -209,38 +209,49 @@ def boxplot(
     part = rows[group].fillna("").astype(str) if group is not None else rows["method"].map(lambda _: "")
     groups = list(dict.fromkeys(part))
     thick = 0.22
+    # More methods than colours are told apart by their names alone, each beside its box.
+    named = len(present) > len(METHOD_COLORS)
     boxes, told, at = [], [], 0.0
     for name in groups:
+        at += 0.8 if named and name else 0.0
         for method in present:
             mine = rows[(part == name) & (rows["method"] == method)]
             if mine.empty:
                 continue
             finite = np.sort(mine["value"].astype(float)[np.isfinite(mine["value"].astype(float))].to_numpy())
-            boxes.append((at, name, colors[method], finite, len(mine) - finite.size))
+            boxes.append((at, name, method, finite, len(mine) - finite.size))
             at += 1.0
             if finite.size:
                 told.append(f"{method}{f' {name}' if name else ''} {np.median(finite):.3g} (n {finite.size})")
         at += 0.6
     with style():
-        legend = legend_in(len(present), 2)
+        legend = 0.0 if named else legend_in(len(present), 2)
         canvas = Canvas(figsize=(WIDTH_IN + 0.8, 0.75 + thick * at + legend))
         ax = canvas.subplots()
         ax.use_sticky_edges = False  # a box that reaches farthest is not cut by the frame
-        for where, _, color, finite, lost in boxes:
+        for where, _, method, finite, lost in boxes:
             if finite.size:
-                _box(ax, where, finite, color)
+                _box(ax, where, finite, colors[method])
             text = f"n {finite.size}" + (f" (+{lost})" if lost else "")
             ax.text(1.01, where, text, fontsize=8, color=FAINT, va="center", transform=ax.get_yaxis_transform())
-        for method in present:
-            ax.plot([], [], color=colors[method], lw=5, label=method)
-        middles = [np.mean([where for where, name, *_ in boxes if name == group_name]) for group_name in groups]
-        ax.set_yticks(middles, groups)
+        places = {name: [where for where, of, *_ in boxes if of == name] for name in groups}
+        if named:
+            ax.set_yticks([where for where, *_ in boxes], [method for _, _, method, *_ in boxes], fontsize=8)
+            for name, of_group in places.items():
+                ax.text(0, of_group[0] - 1.0, name, fontsize=9, va="center", transform=ax.get_yaxis_transform())
+        else:
+            for method in present:
+                ax.plot([], [], color=colors[method], lw=5, label=method)
+            ax.set_yticks([np.mean(of_group) for of_group in places.values()], groups)
         ax.tick_params(axis="y", length=0)
-        ax.set_ylim(at - 0.9, -0.7)
+        ax.set_ylim(at - 0.9, -0.5 if named else -0.7)
         ax.grid(visible=False, axis="y")
         ax.spines["left"].set_visible(False)
         ax.set_xlabel(axis_label or metric)
-        legend_below(canvas, ax, len(present), 2)
+        if named:
+            canvas.tight_layout()
+        else:
+            legend_below(canvas, ax, len(present), 2)
         svg = svg_of(canvas)
     caption = "Box: quartiles, with the median; whiskers: the farthest scores within 1.5 box lengths; points: scores."
     lost_why = not_drawn(rows)

@@ -83,6 +83,17 @@ def test_the_box_plot_counts_what_it_cannot_draw() -> None:
     assert not_drawn(scores()) == ""
 
 
+def test_more_methods_than_colours_stand_beside_their_boxes() -> None:
+    one = scores().query("method == 'gmm'")
+    table = pd.concat([one.assign(method=f"method {n}") for n in range(9)])
+    found = boxplot(table, "dice", group="grade")
+    for n in range(9):
+        assert found.svg.count(f">method {n}<") == 2
+    assert all(found.svg.count(f">{grade}<") == 1 for grade in ("healthy", "severe"))
+    # As many as there are colours are in the legend, once.
+    assert boxplot(table[table["method"] != "method 8"], "dice", group="grade").svg.count(">method 1<") == 1
+
+
 def test_the_box_plot_names_what_there_is() -> None:
     with pytest.raises(SchemaError, match="no score of the metric 'asd' to draw; the table holds: dice"):
         boxplot(scores(), "asd")
