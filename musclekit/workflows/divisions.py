@@ -15,7 +15,7 @@ from musclekit.workflows.cases import ManifestCases
 if TYPE_CHECKING:
     from musclekit.neural.training.segmenter_plan import SegmenterPlan
 
-__all__ = ["LEAVE_ONE_OUT", "Division", "divisions_of", "parts_of"]
+__all__ = ["LEAVE_ONE_OUT", "Division", "divisions_of", "folder_name", "parts_of"]
 
 #: What ``folds`` may be besides a number.
 LEAVE_ONE_OUT = "leave-one-out"
@@ -101,7 +101,7 @@ def divisions_of(
     Raises
     ------
     InputError
-        If there are too few subjects.
+        If there are too few subjects, or the folders of two would have one name.
     ParameterError
         If folds are neither.
     """
@@ -115,7 +115,16 @@ def divisions_of(
         dealt = k_folds(people, int(folds), domains=domains, seed=plan.seed)
     else:
         raise ParameterError(f"folds are a number or '{LEAVE_ONE_OUT}', not '{folds}'")
+    folders = [folder_name(fold.name) for fold in dealt]
+    twice = sorted({name for name in folders if folders.count(name) > 1})
+    if twice:
+        raise InputError(f"{cases.path}: two subjects would share the folder '{twice[0]}'; name them differently")
     return {fold.name: replace(_shared_out(fold.train, validation, people, plan), test=fold.test) for fold in dealt}
+
+
+def folder_name(fold: str) -> str:
+    """Return what the folder of a fold is called: a slash in the name of a subject makes no folder."""
+    return f"fold-{fold.replace('/', '_')}"
 
 
 def _shared_out(

@@ -20,7 +20,7 @@ from musclekit.report import Failure
 from musclekit.segmenters.network import NetworkSegmenter
 from musclekit.uncertainty import DiceCalibration, fit_dice_calibration
 from musclekit.workflows.cases import ManifestCases
-from musclekit.workflows.divisions import Division
+from musclekit.workflows.divisions import Division, folder_name
 from musclekit.workflows.numbers import write_table
 from musclekit.workflows.trust import uncertainty_table
 
@@ -58,8 +58,8 @@ class LeftOut:
 
 
 def fold_folder(out: Path, fold: str) -> Path:
-    """Return the folder of a fold; a slash in the name of a subject makes no folder."""
-    return out / f"fold-{fold.replace('/', '_')}" if fold else out
+    """Return the folder of a fold; that of the training itself where there are no folds."""
+    return out / folder_name(fold) if fold else out
 
 
 def left_out_of_folds(

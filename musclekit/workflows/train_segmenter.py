@@ -149,6 +149,8 @@ def train_segmenter_on_manifest(
     train, validation = parts_of(cases, what)
     divisions = divisions_of(train, validation, cases, what, folds)
     used = [*train, *validation]
+    # Scans are hashed once, for the record of the beginning and that of the end.
+    record = _record(plan, manifest, cases, used, what, folds, device, started) if is_first_process() else None
     with noted_warnings() as notes:
         multiple = what.size_needs.multiple
         scans = {case_id: _scans(cases.open(case_id), what, multiple) for case_id in used}
@@ -156,9 +158,9 @@ def train_segmenter_on_manifest(
         for name, division in divisions.items():
             where = f"fold '{name}': the cases to train on" if name else "the cases to train on"
             check_classes(_of(scans, division.train), what.labels, where)
-        if is_first_process():
+        if record is not None:
             # From the first step on the folder says what it holds: in an interrupted one nothing else is trained.
-            _record(plan, manifest, cases, used, what, folds, device, notes, started).write(out / "run.json")
+            record.write(out / "run.json")
         trained = {
             name: train_segmenter(
                 what,
@@ -176,9 +178,10 @@ def train_segmenter_on_manifest(
         finished = all(one.stopped_early or one.epochs_done == what.schedule.epochs for one in trained.values())
         if folds is not None and finished and is_first_process():
             tables = left_out_of_folds(divisions, cases, what, out, device)
-    if is_first_process():
+    if record is not None:
         write_report(_report(what, divisions, scans, trained, notes, started, tables), out / "report.html")
-        _record(plan, manifest, cases, used, what, folds, device, notes, started).write(out / "run.json")
+        told = dict(record.parameters) | {"warnings": list(notes)}
+        replace(record, parameters=told).write(out / "run.json")
     last = list(trained.values())[-1]
     return SegmenterOutcome(
         tuple(fold_folder(out, name) / NETWORK for name in trained),
@@ -309,7 +312,6 @@ def _record(
     what: SegmenterPlan,
     folds: str | None,
     device: str,
-    warnings: Sequence[str],
     started: datetime,
 ) -> RunRecord:
     inputs: list[dict[str, Any]] = [
@@ -324,5 +326,5 @@ def _record(
                 for path in (row.image, row.labels)
                 if path is not None
             ]
-    parameters = {"plan": what.as_data(), "folds": folds, "warnings": list(warnings)}
+    parameters = {"plan": what.as_data(), "folds": folds}
     return RunRecord("train", parameters, inputs, device, started)

@@ -241,6 +241,10 @@ def test_the_name_of_a_subject_makes_no_folder(cases: Path, tmp_path: Path) -> N
     train_segmenter_on_manifest(plan(tmp_path), cases, out, folds="leave-one-out", jobs=1, until=1)
     assert sorted(path.name for path in out.iterdir() if path.is_dir())[0] == "fold-a_.._.._sub-01"
     assert {path.name for path in tmp_path.iterdir()} == {"cases", "out", "plan.toml"}
+    names = ["a/b", "a_b", "c", "d"]
+    write_manifest([replace(row, subject=name) for row, name in zip(rows, names, strict=True)], cases)
+    message = refusal(InputError, tmp_path, cases, folds="leave-one-out")
+    assert "two subjects would share the folder 'fold-a_b'; name them differently" in message
 
 
 def test_a_folder_of_another_training_is_refused(people: Path, tmp_path: Path) -> None:
