@@ -12,8 +12,7 @@ from benchmarks.timing import Row, table
 
 MODULES = (
     "startup", "mixture", "components", "distances", "measures", "level_set", "graph_cut", "grid_search", "translators",
-    "export_step",
-    "end_to_end",
+    "export_step", "networks", "end_to_end",
 )  # fmt: skip
 
 
