@@ -360,9 +360,8 @@ def domain_slices(
             f"the {name} domain shows one subject, '{subjects[0]}'{others}: what is learnt from it would be that "
             "person; add others, or set allow_single_subject = true in the plan, which the card will say"
         )
-    scale = Scale(
-        *(float(np.median(ends)) for ends in zip(*((v.scale.low, v.scale.high) for v in volumes), strict=True))
-    )
+    low, high = (float(np.median(ends)) for ends in zip(*((v.scale.low, v.scale.high) for v in volumes), strict=True))
+    scale = Scale(low, high)
     slices = np.concatenate([volume.slices for volume in volumes])
     return DomainSlices(slices, tuple(subjects), scale, shown, spec, small, large, sideless)
 

@@ -33,19 +33,23 @@ class Scale:
     low, high : float
         In the units of the image. Where both are the same everything becomes -1; where low is above high the scale is
         inverted, and what is bright in the image is dark to the network.
+    quantize_bits : int, optional
+        To how many bits grey values are rounded; not at all if left out.
 
     Raises
     ------
     ParameterError
-        If they are not finite.
+        If they are not finite, or the bits are not 1 to 16.
     """
 
     low: float
     high: float
+    quantize_bits: int | None = None
 
     def __post_init__(self) -> None:
         check_number("low", self.low)
         check_number("high", self.high)
+        _check_bits(self.quantize_bits)
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
 
@@ -77,6 +81,9 @@ class Scale:
         if self.high == self.low:
             return np.full(values.shape, -1, dtype=np.float32)
         share = (np.clip(values, *self.ends) - self.low) / (self.high - self.low)
+        if self.quantize_bits is not None:
+            steps = 2**self.quantize_bits - 1
+            share = np.rint(share * steps) / steps
         return (2 * share - 1).astype(np.float32)
 
     def from_unit(self, values: ArrayLike) -> NDArray[np.float32]:
@@ -101,6 +108,11 @@ class Scale:
         return (self.low + share * (self.high - self.low)).astype(np.float32)
 
 
+def _check_bits(bits: int | None) -> None:
+    if bits is not None:
+        check_number("quantize_bits", bits, least=1, most=16, whole=True)
+
+
 def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
     given = np.asarray(values, dtype=np.float64)
     bad = int(np.count_nonzero(~np.isfinite(given)))
@@ -123,11 +135,14 @@ class Window:
     inverted : bool
         Whether the least becomes 1 and the greatest -1. Bone, muscle and fat of T1-weighted MR then come in the order
         that they have in CT, and a translator from one to the other has none to turn round.
+    quantize_bits : int, optional
+        To how many bits grey values are rounded; not at all if left out. 8 in the code of Hiasa et al. (Bayesian
+        U-Net), whose paper does not say so.
 
     Raises
     ------
     ParameterError
-        If there is no such kind, or low and high do not rise or lie outside 0 to 100.
+        If there is no such kind, low and high do not rise or lie outside 0 to 100, or the bits are not 1 to 16.
 
     Examples
     --------
@@ -139,6 +154,7 @@ class Window:
     low: float
     high: float
     inverted: bool = False
+    quantize_bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(WindowKind):
@@ -146,6 +162,7 @@ class Window:
         least, most = (0.0, 100.0) if self.kind == "percentile" else (-math.inf, math.inf)
         check_number("low", self.low, least=least, most=most)
         check_number("high", self.high, above=self.low, most=most)
+        _check_bits(self.quantize_bits)
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
 
@@ -185,13 +202,13 @@ class Window:
         return self._scale(float(low), float(high))
 
     def _scale(self, low: float, high: float) -> Scale:
-        return Scale(high, low) if self.inverted else Scale(low, high)
+        ends = (high, low) if self.inverted else (low, high)
+        return Scale(*ends, self.quantize_bits)
 
     def as_data(self) -> dict[str, Any]:
         """Return it as plain data, for a card or a plan."""
-        data = asdict(self)
-        # Where nothing is said a window is not inverted.
-        return data if self.inverted else {name: value for name, value in data.items() if name != "inverted"}
+        # Where nothing is said a window is not inverted, and grey values are not rounded.
+        return {name: value for name, value in asdict(self).items() if value is not None and value is not False}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Window:
@@ -204,9 +221,10 @@ class Window:
         ParameterError
             If a field cannot be what it is.
         """
-        if set(data) - {"inverted"} != {"kind", "low", "high"}:
+        if set(data) - {"inverted", "quantize_bits"} != {"kind", "low", "high"}:
             raise SchemaError(
-                f"a window has the fields kind, low, high and perhaps inverted, not {', '.join(sorted(data)) or 'none'}"
+                "a window has the fields kind, low, high and perhaps inverted and quantize_bits, not "
+                f"{', '.join(sorted(data)) or 'none'}"
             )
         return cls(**data)
 

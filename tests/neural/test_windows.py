@@ -41,6 +41,20 @@ def test_the_ends_become_minus_one_and_one_and_what_lies_beyond_is_clipped() -> 
     assert unit.tolist() == [-1, -1, 0, 1, 1]
 
 
+def test_eight_bits_leave_256_values_half_a_step_off_at_most() -> None:
+    grey = np.linspace(-300, 500, 10_000)
+    window = Window("fixed", -150, 350, quantize_bits=8)
+    scale = window.scale_of(example_image(Contrast.CT))
+    rounded = scale.to_unit(grey)
+    assert np.array_equal(np.unique(rounded), (2 * (np.arange(256) / 255) - 1).astype(np.float32))
+    assert np.abs(rounded - Scale(-150, 350).to_unit(grey)).max() <= 1 / 255 + 1e-6
+    assert Window.from_data(window.as_data()) == window
+    assert window.as_data()["quantize_bits"] == 8
+    for bits in (0, 17, 2.5):
+        with pytest.raises(ParameterError, match="quantize_bits"):
+            Window("fixed", -150, 350, quantize_bits=bits)  # type: ignore[arg-type]
+
+
 def test_the_way_back_does_not_clip() -> None:
     assert Scale(0, 100).from_unit([-1.5, 1, 2]).tolist() == [-25, 100, 150]
 
@@ -125,7 +139,7 @@ def test_errors_say_what_is_wrong() -> None:
         Window("percentile", 0.5, 101)
     with pytest.raises(ParameterError, match="low must be a number of at least 0 and of at most 100, not -1"):
         Window("percentile", -1, 99)
-    with pytest.raises(SchemaError, match="fields kind, low, high and perhaps inverted, not high, low"):
+    with pytest.raises(SchemaError, match="fields kind, low, high and perhaps inverted and quantize_bits, not high"):
         Window.from_data({"low": 0, "high": 1})
     with pytest.raises(SchemaError, match="not none"):
         Window.from_data({})
