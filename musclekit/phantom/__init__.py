@@ -15,6 +15,9 @@ from musclekit.phantom.contrast import (
     signal,
 )
 from musclekit.phantom.infiltration import Texture, draw_fat_shares, infiltrate, smooth_noise
+from musclekit.phantom.leg_planes import LegPlanes, leg_planes
+from musclekit.phantom.random_shape import ShapeRange
+from musclekit.phantom.random_slice import RandomSlice, SliceRange, draw_slice
 from musclekit.phantom.shape import GRADES, MUSCLES, Grade, LegProfile, LegShape, draw_leg, vary_leg
 from musclekit.phantom.thigh import GENERATOR_VERSION, Legs, Phantom, StructureTruth, make_thigh, render
 
@@ -27,13 +30,17 @@ __all__ = [
     "Anatomy",
     "Appearance",
     "Grade",
+    "LegPlanes",
     "LegProfile",
     "LegShape",
     "Legs",
     "Phantom",
     "PhantomModality",
     "PlacedLeg",
+    "RandomSlice",
     "Scanner",
+    "ShapeRange",
+    "SliceRange",
     "Structure",
     "StructureTruth",
     "Surroundings",
@@ -46,8 +53,10 @@ __all__ = [
     "default_scanner",
     "draw_fat_shares",
     "draw_leg",
+    "draw_slice",
     "draw_surroundings",
     "infiltrate",
+    "leg_planes",
     "make_case",
     "make_cohort",
     "make_thigh",

@@ -32,6 +32,10 @@ class Structure(IntEnum):
     VESSEL = 16
     SUBCUTANEOUS = 17
     SKIN = 18
+    #: Muscle that is none of the eleven: glutei, short adductors, calf ...
+    OTHER_MUSCLE = 19
+    #: What does not belong there: a tumour, a haematoma.
+    MASS = 20
 
 
 class Tissue(IntEnum):
@@ -69,14 +73,18 @@ TISSUE_OF_STRUCTURE = _table(
     VESSEL=Tissue.VESSEL,
     SUBCUTANEOUS=Tissue.SUBCUTANEOUS_FAT,
     SKIN=Tissue.SKIN,
+    OTHER_MUSCLE=Tissue.MUSCLE,
+    MASS=Tissue.MUSCLE,
 )
 
 #: Ids in the label set ``tissue``: what lies inside the fascia and is neither muscle nor bone counts as intermuscular
 #: fat, fascia and vessels too, so that muscle and intermuscular fat together are the compartment. Skin is background.
-TISSUE_LABEL = _table(MUSCLE=1, CORTEX=2, MARROW=3, SUBCUTANEOUS=4, CLEFT=5, FASCIA=5, VESSEL=5)
+TISSUE_LABEL = _table(MUSCLE=1, CORTEX=2, MARROW=3, SUBCUTANEOUS=4, CLEFT=5, FASCIA=5, VESSEL=5, OTHER_MUSCLE=1)
 
 #: Ids in the label set ``thigh-full``, in which the muscles have the ids that they have here.
-FULL_LABEL = _table(CORTEX=12, MARROW=12, CLEFT=13, FASCIA=13, VESSEL=13, SUBCUTANEOUS=14).copy()
+FULL_LABEL = _table(
+    CORTEX=12, MARROW=12, CLEFT=13, FASCIA=13, VESSEL=13, SUBCUTANEOUS=14, OTHER_MUSCLE=13, MASS=13
+).copy()
 FULL_LABEL[1 : len(MUSCLES) + 1] = np.arange(1, len(MUSCLES) + 1)
 FULL_LABEL.flags.writeable = False
 

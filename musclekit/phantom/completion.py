@@ -19,7 +19,16 @@ from musclekit.labels import SIDES, Side, label_mapping, label_set
 from musclekit.phantom.anatomy import TISSUE_OF_STRUCTURE, Anatomy, Structure, Tissue
 from musclekit.phantom.shape import MUSCLES
 
-__all__ = ["Surroundings", "coarsen", "complete_labels", "draw_surroundings"]
+__all__ = [
+    "Surroundings",
+    "coarsen",
+    "compartment_of",
+    "complete_labels",
+    "draw_surroundings",
+    "femur_room",
+    "leg_columns",
+    "section",
+]
 
 #: Clefts up to twice this wide are inside the compartment; wider ones are notches of its outline.
 CLOSING_MM = 22.0
@@ -110,14 +119,14 @@ def complete_labels(labels: LabelMap, surroundings: Surroundings | None = None, 
 
     structure = muscles.astype(np.uint8)
     sides = np.zeros(labels.grid.shape, dtype=np.uint8)
-    for name, columns in _legs(labels, muscles, side).items():
+    for name, columns in leg_columns(labels, muscles, side).items():
         sides[:, :, columns] = 1 + SIDES.index(name)
         femur = _femurs(structure[:, :, columns], labels.grid)
         outward = -1.0 if name == "left" else 1.0
         for k, plane in enumerate(structure):
             area = np.count_nonzero(plane[:, columns]) * labels.grid.spacing[1] * labels.grid.spacing[2]
             if area >= LEAST_MUSCLE_MM2:
-                plane[:, columns] = _section(plane[:, columns], femur[k], labels.grid, around, outward)
+                plane[:, columns] = section(plane[:, columns], femur[k], labels.grid.spacing[1:], around, outward)
             else:
                 plane[:, columns] = 0
     return Anatomy(labels.grid, structure, tissue_fractions(structure), sides)
@@ -186,7 +195,7 @@ def coarsen(anatomy: Anatomy, factor: tuple[int, int, int]) -> Anatomy:
     )
 
 
-def _legs(labels: LabelMap, muscles: NDArray[np.unsignedinteger], side: Side | None) -> dict[Side, slice]:
+def leg_columns(labels: LabelMap, muscles: NDArray[np.unsignedinteger], side: Side | None) -> dict[Side, slice]:
     """Columns of each leg."""
     every = slice(0, labels.grid.shape[2])
     if side is not None:
@@ -212,24 +221,26 @@ def _legs(labels: LabelMap, muscles: NDArray[np.unsignedinteger], side: Side | N
     return {"left": slice(0, cut), "right": slice(cut, every.stop)}
 
 
+def femur_room(plane: NDArray[np.uint8], dx: float, dy: float) -> tuple[float, float, float] | None:
+    """Return the largest disc in the gap by vastus intermedius: column, row and radius in mm; None where none fits."""
+    muscle = plane > 0
+    beside = plane == MUSCLES.index("vastus intermedius") + 1
+    if not beside.any():
+        return None
+    gap = compartment_of(muscle, dx, dy) & ~muscle
+    room = cv2.distanceTransform(gap.astype(np.uint8), cv2.DIST_L2, 5) * np.float32(dx)
+    near = cv2.distanceTransform((~beside).astype(np.uint8), cv2.DIST_L2, 5) * np.float32(dx) < NEAR_FEMUR_MM
+    room[~near] = 0
+    row, column = np.unravel_index(int(room.argmax()), room.shape)
+    radius = float(room[row, column])
+    fits = radius >= 0.6 * FEMUR_RADIUS_MM[0]
+    return (column * dx, row * dy, radius) if fits else None
+
+
 def _femurs(structure: NDArray[np.uint8], grid: Grid) -> list[tuple[float, float, float] | None]:
-    """Column, row and radius, in mm, of the femur in each plane: the largest disc in the gap by vastus intermedius."""
+    """Column, row and radius, in mm, of the femur in each plane."""
     _, dy, dx = grid.spacing
-    found: list[tuple[float, float, float] | None] = []
-    for plane in structure:
-        muscle = plane > 0
-        beside = plane == MUSCLES.index("vastus intermedius") + 1
-        if not beside.any():
-            found.append(None)
-            continue
-        gap = _compartment(muscle, dx, dy) & ~muscle
-        room = cv2.distanceTransform(gap.astype(np.uint8), cv2.DIST_L2, 5) * np.float32(dx)
-        near = cv2.distanceTransform((~beside).astype(np.uint8), cv2.DIST_L2, 5) * np.float32(dx) < NEAR_FEMUR_MM
-        room[~near] = 0
-        row, column = np.unravel_index(int(room.argmax()), room.shape)
-        radius = float(room[row, column])
-        fits = radius >= 0.6 * FEMUR_RADIUS_MM[0]
-        found.append((column * dx, row * dy, radius) if fits else None)
+    found = [femur_room(plane, dx, dy) for plane in structure]
     known = [f for f in found if f is not None]
     if not known:
         return found
@@ -238,8 +249,8 @@ def _femurs(structure: NDArray[np.uint8], grid: Grid) -> list[tuple[float, float
     return [None if f is None else (f[0], f[1], min(max(f[2], 0.8 * typical), 1.25 * typical)) for f in found]
 
 
-def _compartment(muscle: NDArray[np.bool_], dx: float, dy: float) -> NDArray[np.bool_]:
-    """Region inside the fascia of one leg in one plane: the muscles, closed widely enough to take in the bone."""
+def compartment_of(muscle: NDArray[np.bool_], dx: float, dy: float) -> NDArray[np.bool_]:
+    """Return the region inside the fascia of one leg in one plane: the muscles, closed widely enough for the bone."""
     reach = int(np.ceil(CLOSING_MM / min(dx, dy)))
     padded = np.pad(muscle.astype(np.uint8), reach + 1)
     # Dilation and erosion by distance transforms: the time does not grow with the disc.
@@ -252,13 +263,31 @@ def _compartment(muscle: NDArray[np.bool_], dx: float, dy: float) -> NDArray[np.
     return filled.astype(bool)
 
 
-def _section(
-    plane: NDArray[np.uint8], femur: tuple[float, float, float] | None, grid: Grid, around: Surroundings, outward: float
+def section(
+    plane: NDArray[np.uint8],
+    femur: tuple[float, float, float] | None,
+    spacing: tuple[float, float],
+    around: Surroundings,
+    outward: float,
 ) -> NDArray[np.uint8]:
-    """One plane of one leg, everything put round its muscles."""
-    _, dy, dx = grid.spacing
+    """Return one plane of one leg with everything put round its muscles.
+
+    Parameters
+    ----------
+    plane : ndarray of uint8, shape (Y, X)
+        `Structure`: muscles, and 0 where none is.
+    femur : (float, float, float), optional
+        Column, row and radius in mm (`femur_room`).
+    spacing : (float, float)
+        Of rows and columns, in mm.
+    around : Surroundings
+        What is put there.
+    outward : float
+        1 where lateral is towards higher columns, as in a right leg, and -1 where it is not.
+    """
+    dy, dx = spacing
     muscle = plane > 0
-    compartment = _compartment(muscle, dx, dy)
+    compartment = compartment_of(muscle, dx, dy)
     outside = cv2.distanceTransform((~compartment).astype(np.uint8), cv2.DIST_L2, 5) * np.float32(dx)
     # Fat fills the notches of the fascia: skin follows the convex hull.
     hull = np.zeros_like(plane)

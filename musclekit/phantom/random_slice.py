@@ -1,0 +1,251 @@
+"""Slices of thighs that nobody scanned: a plane of real muscles, everything else by chance.
+
+The idea is SynthSeg's (Billot et al. 2023): a network that is shown label maps in grey values of every kind learns the
+shapes, and takes scans of any contrast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from musclekit.checks import check_number
+from musclekit.errors import GeometryError, InputError
+from musclekit.phantom.anatomy import FULL_LABEL, Structure
+from musclekit.phantom.leg_planes import LegPlanes
+from musclekit.phantom.random_contrast import draw_appearance, painted
+from musclekit.phantom.random_shape import ShapeRange, moved_plane, smooth_plane, wasted_plane
+from musclekit.phantom.random_surroundings import grow_mass, other_limb, surrounded
+
+__all__ = ["RandomSlice", "SliceRange", "draw_slice"]
+
+#: Air in a network's range.
+AIR = np.float32(-1)
+
+
+@dataclass(frozen=True)
+class SliceRange:
+    """What slices look like, and how far they vary.
+
+    Parameters
+    ----------
+    size : int
+        Rows and columns.
+    spacing_mm : float
+        Edge of a pixel.
+    fine : int
+        Pixels are means of so many by so many in which the leg is painted.
+    shape : ShapeRange
+        Of the muscles.
+    other_limb, mass, neighbour, cropped, metal, streaks : float
+        How often the slice is that of no thigh, has a mass, a piece of the other leg beside it, an edge of the field
+        of view across it, metal, or streaks.
+    noise, bias : float
+        Standard deviation of the noise, and of the logarithm of the gain, at most.
+
+    Raises
+    ------
+    ParameterError
+        If a number is out of range.
+    """
+
+    size: int = 96
+    spacing_mm: float = 2.0
+    fine: int = 2
+    shape: ShapeRange = field(default_factory=ShapeRange)
+    other_limb: float = 0.10
+    mass: float = 0.08
+    neighbour: float = 0.25
+    cropped: float = 0.12
+    metal: float = 0.02
+    streaks: float = 0.12
+    noise: float = 0.10
+    bias: float = 0.35
+
+    def __post_init__(self) -> None:
+        check_number("size", self.size, least=8, whole=True)
+        check_number("spacing_mm", self.spacing_mm, above=0)
+        check_number("fine", self.fine, least=1, whole=True)
+        for name in ("other_limb", "mass", "neighbour", "cropped", "metal", "streaks"):
+            check_number(name, getattr(self, name), least=0, most=1)
+        for name in ("noise", "bias"):
+            check_number(name, getattr(self, name), least=0)
+
+    @property
+    def step_mm(self) -> float:
+        """Edge of the pixels in which the leg is painted."""
+        return self.spacing_mm / self.fine
+
+
+@dataclass(frozen=True, eq=False)
+class RandomSlice:
+    """A slice and what it shows.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (size, size)
+        -1 to 1, air outside the leg.
+    classes : ndarray of uint8, shape (size, size)
+        Ids of ``thigh-full``, 0 outside the leg.
+    """
+
+    image: NDArray[np.float32]
+    classes: NDArray[np.uint8]
+
+
+def draw_slice(legs: Sequence[LegPlanes], rng: np.random.Generator, how: SliceRange) -> RandomSlice:
+    """Draw a slice.
+
+    Parameters
+    ----------
+    legs : sequence of LegPlanes
+        Whose muscles, in pixels of ``how.step_mm``; each leg is as likely, whatever the number of its planes.
+    rng : numpy.random.Generator
+        Source of chance.
+    how : SliceRange
+        What it looks like.
+
+    Raises
+    ------
+    InputError
+        If there is no leg.
+    GeometryError
+        If its pixels are of another size.
+    """
+    if not legs:
+        raise InputError("there is no leg to draw a slice of")
+    leg = legs[int(rng.integers(len(legs)))]
+    k = int(rng.integers(len(leg.planes)))
+    step = how.step_mm
+    if not np.isclose(leg.spacing_mm, step):
+        raise GeometryError(f"the leg has pixels of {leg.spacing_mm:g} mm, slices are painted in {step:g} mm")
+    size = how.size * how.fine
+    if rng.random() < how.other_limb:
+        structure = other_limb(size, step, rng)
+    else:
+        plane = moved_plane(leg.planes[k], step, size, rng, how.shape)
+        plane = wasted_plane(plane, step, rng, how.shape)
+        structure = surrounded(plane, step, float(leg.heights[k]), float(leg.fullness[k]), rng)
+    if rng.random() < how.mass:
+        grow_mass(structure, step, rng)
+    grey = painted(structure, step, draw_appearance(rng), rng)
+    grey = _through(grey, step, rng)
+    inside = structure > 0
+    if rng.random() < how.neighbour:
+        _mirror_beside(grey, structure, inside, step, rng)
+    inside = _outline(inside, step, rng)
+    if rng.random() < how.cropped:
+        inside &= ~_beyond_edge(structure > 0, rng)
+    grey = np.asarray(cv2.resize(grey, (how.size, how.size), interpolation=cv2.INTER_AREA), dtype=np.float32)
+    middle = slice(how.fine // 2, None, how.fine)
+    seen = inside[middle, middle]
+    classes = np.where(seen, FULL_LABEL[structure[middle, middle]], np.uint8(0)).astype(np.uint8)
+    grey = _acquired(grey, seen, rng, how)
+    return RandomSlice(_in_range(grey, seen, rng), classes)
+
+
+def _through(grey: NDArray[np.float32], step: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Blur by the slice's own profile, and by its thickness: a leg tapers and its muscles drift from plane to plane."""
+    grey = np.asarray(cv2.GaussianBlur(grey, (0, 0), rng.uniform(0.3, 1.4) / step), dtype=np.float32)
+    if rng.random() < 0.5:
+        thick = rng.uniform(0, 1) ** 2
+        drift, taper = rng.normal(0, 3.0, 2) * thick / step, 1 + 0.04 * thick * rng.uniform(0.2, 1)
+        bend = smooth_plane(rng, grey.shape, 20 / step) * np.float32(1.5 * thick / step)
+        at = np.arange(len(grey), dtype=np.float32) - np.float32((len(grey) - 1) / 2)
+        middle = np.float32((len(grey) - 1) / 2)
+        total = grey.copy()
+        for sign in (-1, 1):
+            y = at[:, None] * np.float32(taper**sign) + sign * (np.float32(drift[0]) + bend) + middle
+            x = at[None, :] * np.float32(taper**sign) + sign * (np.float32(drift[1]) + bend) + middle
+            moved = cv2.remap(
+                grey, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+            total += np.asarray(moved, dtype=np.float32)
+        grey = total / np.float32(3)
+    return grey
+
+
+def _mirror_beside(
+    grey: NDArray[np.float32],
+    structure: NDArray[np.uint8],
+    inside: NDArray[np.bool_],
+    step: float,
+    rng: np.random.Generator,
+) -> None:
+    """Show a piece of the other leg on the inner side, in place: it is the mirror image of this one, and background."""
+    columns = np.flatnonzero((structure > 0).any(axis=0))
+    if not len(columns):
+        return
+    # The legs touch, or are pressed flat against each other.
+    first = int(columns[0] + rng.uniform(-3, 10) / step)
+    reach = int(min(first, grey.shape[1] - first, rng.uniform(2, 26) / step))
+    if reach < 1 or first < reach:
+        return
+    beside = slice(first - reach, first)
+    of = slice(first, first + reach)
+    grey[:, beside] = grey[:, of][:, ::-1]
+    inside[:, beside] = inside[:, of][:, ::-1]
+    structure[:, beside] = np.where(inside[:, beside], np.uint8(Structure.SKIN), np.uint8(0))
+
+
+def _outline(inside: NDArray[np.bool_], step: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return what a body mask would keep: a little more or less than the leg."""
+    apart = rng.uniform(-2.5, 3.0) / step
+    if apart >= 0:
+        return np.asarray(cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 3) <= apart)
+    return np.asarray(cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 3) > -apart)
+
+
+def _beyond_edge(leg: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return what lies beyond an edge of the field of view that cuts a leg."""
+    if not leg.any():
+        return np.zeros(leg.shape, dtype=bool)
+    turn = rng.choice([0.0, 0.5, 1.0, 1.5]) * np.pi + rng.normal(0, 0.05)
+    along = np.cos(turn) * np.arange(leg.shape[1]) + np.sin(turn) * np.arange(leg.shape[0])[:, None]
+    return np.asarray(along > np.quantile(along[leg], rng.uniform(0.55, 0.98)))
+
+
+def _acquired(
+    grey: NDArray[np.float32], seen: NDArray[np.bool_], rng: np.random.Generator, how: SliceRange
+) -> NDArray[np.float32]:
+    """Add what scanners do: gain, streaks, metal, noise of some grain."""
+    shape = grey.shape
+    at = np.linspace(-1, 1, shape[0], dtype=np.float32)
+    gain = np.float32(rng.uniform(0, how.bias)) * smooth_plane(rng, shape, rng.uniform(12, 45))
+    if rng.random() < 0.4:
+        gain += np.float32(rng.uniform(-0.4, 0.4)) * np.exp(-(at[:, None] ** 2 + at**2) / np.float32(0.4))
+    grey = grey * np.exp(gain - gain[seen].mean() if seen.any() else gain)
+    if rng.random() < how.streaks:
+        lines = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), sigmaX=20, sigmaY=0.7)
+        grey += np.float32(rng.uniform(0.02, 0.12)) * lines / max(float(lines.std()), 1e-6)
+    if rng.random() < how.metal:
+        y, x = rng.uniform(-0.5, 0.5, 2)
+        dy, dx = at[:, None] - np.float32(y), at - np.float32(x)
+        radius = np.hypot(dy, dx)
+        rays = np.cos(rng.integers(3, 9) * np.arctan2(dy, dx) + np.float32(rng.uniform(0, 6)))
+        grey += np.float32(rng.uniform(0.1, 0.7)) * rays * np.exp(-radius / np.float32(rng.uniform(0.1, 0.6)))
+        grey[radius < rng.uniform(0.03, 0.1)] = rng.choice([-0.2, 1.6])
+    deviation = np.float32(how.noise * rng.random() ** 2)
+    grain = rng.choice([0.0, 0.0, rng.uniform(0.4, 1.2)])
+    real = smooth_plane(rng, shape, grain) * deviation
+    grey = grey + real
+    if rng.random() < 0.5:
+        grey = np.hypot(grey, smooth_plane(rng, shape, grain) * deviation)
+    return grey.astype(np.float32, copy=False)
+
+
+def _in_range(grey: NDArray[np.float32], seen: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Bring grey values to -1 to 1 by percentiles, as a window does, which sees the other slices too; air outside."""
+    if not seen.any():
+        return np.full(grey.shape, AIR)
+    low, high = np.percentile(grey[seen], (0.5, 99.5))
+    span = max(high - low, 1e-3)
+    low, high = low - span * rng.uniform(-0.03, 0.12), high + span * rng.uniform(-0.15, 0.35)
+    share = np.clip((grey - low) / (high - low), 0, 1)
+    share = share ** np.float32(np.exp(rng.normal(0, 0.25)))
+    image: NDArray[np.float32] = np.where(seen, 2 * share - 1, AIR).astype(np.float32)
+    return image

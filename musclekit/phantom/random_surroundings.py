@@ -1,0 +1,224 @@
+"""Chance in what stands round the muscles of a plane: other muscles, the hip above and the knee below, masses."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from musclekit.phantom.anatomy import Structure
+from musclekit.phantom.completion import compartment_of, draw_surroundings, femur_room, section
+from musclekit.phantom.random_shape import smooth_plane
+
+__all__ = ["grow_mass", "other_limb", "surrounded"]
+
+#: From this share of the leg's height upwards the hip is near: adductors fill the gaps, glutei lie outside.
+NEAR_HIP = 0.55
+#: How often gaps between the muscles hold other muscles, below and above it.
+FILLED = (0.35, 0.85)
+#: How often there are muscles outside the eleven, below and above it.
+OUTSIDE = (0.04, 0.45)
+#: With less muscle than this share of what the leg has elsewhere a plane lies at its end: most that it shows is other.
+SPARSE = 0.6
+
+
+def surrounded(
+    muscles: NDArray[np.uint8], spacing_mm: float, height: float, fullness: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Build a leg round the muscles of a plane: right one, lateral towards higher columns.
+
+    Parameters
+    ----------
+    muscles : ndarray of uint8, shape (Y, X)
+        1 to 11.
+    spacing_mm : float
+        Edge of a pixel.
+    height, fullness : float
+        Of the plane in the leg, and its area of muscle as a share of the leg's usual one (`LegPlanes`).
+    rng : numpy.random.Generator
+        Source of chance.
+
+    Returns
+    -------
+    ndarray of uint8, shape (Y, X)
+        `Structure`.
+    """
+    plane = muscles.copy()
+    femur = femur_room(plane, spacing_mm, spacing_mm)
+    if femur is not None:
+        femur = (femur[0], femur[1], float(np.clip(femur[2] * rng.uniform(0.75, 1.1), 7.0, 20.0)))
+    near = height > NEAR_HIP
+    if fullness < SPARSE * rng.uniform(0.8, 1.2):
+        _make_end(plane, femur, spacing_mm, near, rng)
+    if rng.random() < FILLED[near]:
+        _fill_gaps(plane, femur, spacing_mm, rng)
+    if rng.random() < OUTSIDE[near]:
+        for _ in range(rng.integers(1, 3)):
+            _lay_outside(plane, spacing_mm, rng)
+    return section(plane, femur, (spacing_mm, spacing_mm), draw_surroundings(rng), 1.0)
+
+
+def _fill_gaps(
+    plane: NDArray[np.uint8], femur: tuple[float, float, float] | None, spacing_mm: float, rng: np.random.Generator
+) -> None:
+    """Put other muscles into the wide gaps of a compartment, in place."""
+    gap = compartment_of(plane > 0, spacing_mm, spacing_mm) & (plane == 0)
+    if femur is not None:
+        y = np.arange(plane.shape[0])[:, None] * spacing_mm - femur[1]
+        x = np.arange(plane.shape[1]) * spacing_mm - femur[0]
+        gap &= np.hypot(y, x) > femur[2] + rng.uniform(1, 5)
+    depth = cv2.distanceTransform(gap.astype(np.uint8), cv2.DIST_L2, 3) * np.float32(spacing_mm)
+    core = depth > rng.uniform(2.0, 5.0)
+    if not core.any():
+        return
+    reach = cv2.distanceTransform((~core).astype(np.uint8), cv2.DIST_L2, 3) * np.float32(spacing_mm)
+    fill = gap & (reach < rng.uniform(1.0, 3.5)) & (depth > rng.uniform(0.4, 1.6))
+    # Septa part what fills a gap into several muscles.
+    for _ in range(rng.integers(0, 3)):
+        lines = smooth_plane(rng, plane.shape, rng.uniform(8, 20) / spacing_mm)
+        fill &= np.abs(lines) > rng.uniform(0.04, 0.14)
+    plane[fill] = Structure.OTHER_MUSCLE
+
+
+def _lay_outside(plane: NDArray[np.uint8], spacing_mm: float, rng: np.random.Generator) -> None:
+    """Lay a muscle on the outside of the compartment, in place: a gluteus behind, a tensor fasciae latae outside."""
+    compartment = compartment_of(plane > 0, spacing_mm, spacing_mm)
+    apart = cv2.distanceTransform((~compartment).astype(np.uint8), cv2.DIST_L2, 5) * np.float32(spacing_mm)
+    rows, columns = np.nonzero(compartment)
+    y = np.arange(plane.shape[0])[:, None] - rows.mean()
+    x = np.arange(plane.shape[1]) - columns.mean()
+    if rng.random() < 0.65:
+        towards, span, thick = rng.uniform(-2.2, -0.3), rng.uniform(0.7, 1.6), rng.uniform(6, 45)
+    else:
+        towards, span, thick = rng.uniform(-0.4, 3.0), rng.uniform(0.25, 0.7), rng.uniform(5, 22)
+    angle = np.angle(np.exp(1j * (np.arctan2(y, x) - towards)))
+    share = np.clip(1 - (angle / span) ** 2, 0, 1)
+    gap = rng.uniform(0.8, 5.0)
+    plane[(apart > gap) & (apart < gap + thick * share) & (share > 0)] = Structure.OTHER_MUSCLE
+
+
+def _make_end(
+    plane: NDArray[np.uint8],
+    femur: tuple[float, float, float] | None,
+    spacing_mm: float,
+    hip: bool,
+    rng: np.random.Generator,
+) -> None:
+    """Put what is left of the muscles at an end of the thigh into a limb of a hip's or a knee's size, in place."""
+    rows, columns = np.nonzero(plane)
+    if not len(rows):
+        return
+    radius = float(rng.uniform(52, 95) if hip else rng.uniform(38, 62))
+    away = rng.normal(0, 0.35 * radius, 2).clip(-0.7 * radius, 0.7 * radius)
+    centre = np.array([rows.mean(), columns.mean()]) * spacing_mm + away
+    limb = _ellipse(plane.shape, spacing_mm, centre, radius, rng)
+    room = cv2.distanceTransform((plane == 0).astype(np.uint8), cv2.DIST_L2, 3) * spacing_mm > rng.uniform(0.5, 2.5)
+    if femur is not None:
+        y = np.arange(plane.shape[0])[:, None] * spacing_mm - femur[1]
+        x = np.arange(plane.shape[1]) * spacing_mm - femur[0]
+        room &= np.hypot(y, x) > femur[2] + 1.5
+    free = limb & room
+    plane[limb & (plane == 0)] = Structure.CLEFT
+    if femur is not None:
+        # The femur is put there with the rest of the section.
+        plane[np.hypot(y, x) <= femur[2]] = 0
+    n = int(rng.integers(4, 13) if hip else rng.integers(2, 7))
+    plane[free & _cells(plane.shape, spacing_mm, centre, radius, n, 0.85 if hip else 0.4, rng)] = Structure.OTHER_MUSCLE
+    bones = int(rng.integers(0, 3) if hip else rng.integers(femur is None, 3))
+    for _ in range(bones):
+        _put_bone(plane, free, spacing_mm, centre, radius, 26 if hip else 36, rng)
+
+
+def _ellipse(
+    shape: tuple[int, ...], spacing_mm: float, centre: NDArray[np.float64], radius: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Return a wobbly ellipse."""
+    flat = rng.uniform(0.8, 1.25)
+    y = (np.arange(shape[0])[:, None] * spacing_mm - centre[0]) / flat
+    x = (np.arange(shape[1]) * spacing_mm - centre[1]) * flat
+    return np.asarray(np.hypot(y, x) * (1 + 0.08 * smooth_plane(rng, (shape[0], shape[1]), 25 / spacing_mm)) < radius)
+
+
+def _cells(
+    shape: tuple[int, ...],
+    spacing_mm: float,
+    centre: NDArray[np.float64],
+    radius: float,
+    n: int,
+    share: float,
+    rng: np.random.Generator,
+) -> NDArray[np.bool_]:
+    """Return muscles: some of the cells round n random points, with septa between them."""
+    y, x = (np.arange(side) * spacing_mm - middle for side, middle in zip(shape, centre, strict=True))
+    seeds = rng.uniform(-1, 1, (n, 2)) * radius
+    sway = 5 * smooth_plane(rng, (shape[0], shape[1]), 12 / spacing_mm)
+    apart = np.stack([np.hypot(y[:, None] + sway - sy, x + sway - sx) for sy, sx in seeds])
+    nearest = np.partition(apart, 1, axis=0)[:2] if n > 1 else np.stack([apart[0], apart[0] + 100])
+    found: NDArray[np.bool_] = (nearest[1] - nearest[0] > rng.uniform(0.8, 6.0)) & (rng.random(n) < share)[
+        apart.argmin(axis=0)
+    ]
+    return found
+
+
+def _put_bone(
+    plane: NDArray[np.uint8],
+    free: NDArray[np.bool_],
+    spacing_mm: float,
+    centre: NDArray[np.float64],
+    radius: float,
+    most: float,
+    rng: np.random.Generator,
+) -> None:
+    """Put a bone somewhere into the free part of a limb, in place."""
+    middle = centre + rng.uniform(-0.5, 0.5, 2) * radius
+    long, short, turn = rng.uniform(9, most), rng.uniform(0.5, 1.0), rng.uniform(0, np.pi)
+    y = np.arange(plane.shape[0])[:, None] * spacing_mm - middle[0]
+    x = np.arange(plane.shape[1]) * spacing_mm - middle[1]
+    away = np.hypot(np.cos(turn) * x + np.sin(turn) * y, (np.cos(turn) * y - np.sin(turn) * x) / short)
+    away = away * (1 + 0.1 * smooth_plane(rng, plane.shape, 20 / spacing_mm))
+    plane[free & (away < long)] = Structure.CORTEX
+    plane[free & (away < long - rng.uniform(1.5, 6))] = Structure.MARROW
+
+
+def other_limb(size_px: int, spacing_mm: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return a section that is no thigh: a knee, a calf, a hip.
+
+    Parameters
+    ----------
+    size_px : int
+        Rows and columns.
+    spacing_mm : float
+        Edge of a pixel.
+    rng : numpy.random.Generator
+        Source of chance.
+
+    Returns
+    -------
+    ndarray of uint8, shape (size_px, size_px)
+        `Structure`, none of the eleven muscles among them.
+    """
+    knee = rng.random() < 0.5
+    radius = float(rng.uniform(32, 60) if knee else rng.uniform(55, 100))
+    shape = (size_px, size_px)
+    centre = np.full(2, (size_px - 1) / 2 * spacing_mm) + rng.uniform(-10, 10, 2)
+    limb = _ellipse(shape, spacing_mm, centre, radius, rng)
+    plane = np.where(limb, np.uint8(Structure.CLEFT), np.uint8(0))
+    n = int(rng.integers(2, 9) if knee else rng.integers(5, 16))
+    plane[limb & _cells(shape, spacing_mm, centre, radius, n, 0.35 if knee else 0.8, rng)] = Structure.OTHER_MUSCLE
+    for _ in range(rng.integers(1, 4)):
+        _put_bone(plane, limb, spacing_mm, centre, radius, 34 if knee else 26, rng)
+    return section(plane, None, (spacing_mm, spacing_mm), draw_surroundings(rng), 1.0)
+
+
+def grow_mass(structure: NDArray[np.uint8], spacing_mm: float, rng: np.random.Generator) -> None:
+    """Put a mass into a leg, in place: it takes the room of what was there, but for bone and air."""
+    rows, columns = np.nonzero((structure > 0) & (structure != Structure.SKIN))
+    if not len(rows):
+        return
+    here = int(rng.integers(len(rows)))
+    y = (np.arange(structure.shape[0])[:, None] - rows[here]) * spacing_mm
+    x = (np.arange(structure.shape[1]) - columns[here]) * spacing_mm * rng.uniform(0.6, 1.6)
+    wobble = 1 + 0.2 * smooth_plane(rng, structure.shape, 8 / spacing_mm)
+    mass = np.hypot(y, x) * wobble < rng.uniform(6, 32)
+    spared = np.isin(structure, (Structure.AIR, Structure.SKIN, Structure.CORTEX, Structure.MARROW))
+    structure[mass & ~spared] = Structure.MASS

@@ -1,0 +1,170 @@
+"""Slices drawn by chance from planes of muscles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from musclekit.errors import GeometryError, InputError, ParameterError
+from musclekit.labels import label_set
+from musclekit.phantom import MUSCLES, LegPlanes, ShapeRange, SliceRange, Structure, draw_slice, leg_planes, make_thigh
+from musclekit.phantom.random_contrast import LEAST_CONTRAST, draw_appearance, painted
+from musclekit.phantom.random_shape import moved_plane, smooth_plane, wasted_plane
+from musclekit.phantom.random_surroundings import grow_mass, other_limb, surrounded
+
+FULL = label_set("thigh-full")
+STILL = ShapeRange(rotation_deg=0, size=1, aspect=0, shear=0, sway_mm=0, shift_mm=0, waste=0, swell=0, change_mm=0)
+
+
+@pytest.fixture(scope="module")
+def legs() -> tuple[LegPlanes, ...]:
+    return leg_planes(make_thigh(2, shape=(6, 160, 160)).labels, "p")
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_every_slice_is_one(legs: tuple[LegPlanes, ...], seed: int) -> None:
+    found = draw_slice(legs, np.random.default_rng(seed), SliceRange(size=64, spacing_mm=3.0, fine=3))
+    assert found.image.shape == found.classes.shape == (64, 64)
+    assert found.image.dtype == np.float32
+    assert np.isfinite(found.image).all()
+    assert found.image.min() >= -1
+    assert found.image.max() <= 1
+    assert set(np.unique(found.classes)) <= {0, *FULL.ids}
+
+
+def test_the_same_seed_draws_the_same_slice(legs: tuple[LegPlanes, ...]) -> None:
+    one, same, other = (draw_slice(legs, np.random.default_rng(seed), SliceRange()) for seed in (5, 5, 6))
+    assert np.array_equal(one.image, same.image)
+    assert np.array_equal(one.classes, same.classes)
+    assert not np.array_equal(one.image, other.image)
+
+
+def test_most_slices_show_most_muscles(legs: tuple[LegPlanes, ...]) -> None:
+    rng = np.random.default_rng(1)
+    how = SliceRange(other_limb=0, cropped=0)
+    shown = [len(set(np.unique(draw_slice(legs, rng, how).classes)) & set(range(1, 12))) for _ in range(40)]
+    assert np.median(shown) >= 9
+
+
+def test_contrasts_are_of_every_kind(legs: tuple[LegPlanes, ...]) -> None:
+    rng = np.random.default_rng(2)
+    how = SliceRange(other_limb=0, cropped=0, mass=0)
+    brighter = []
+    for _ in range(60):
+        found = draw_slice(legs, rng, how)
+        muscle, fat = ((found.classes >= 1) & (found.classes <= 11), found.classes == 14)
+        if fat.sum() > 50:
+            brighter.append(found.image[fat].mean() > found.image[muscle].mean())
+    assert 0.2 < np.mean(brighter) < 0.9
+
+
+def test_a_plane_that_is_not_moved_stays(legs: tuple[LegPlanes, ...]) -> None:
+    plane = legs[0].planes[3]
+    moved = moved_plane(plane, 1.0, 240, np.random.default_rng(0), STILL)
+    for n in range(1, 12):
+        assert np.sum(moved == n) == pytest.approx(np.sum(plane == n), rel=0.02, abs=12)
+    assert np.allclose(np.argwhere(moved > 0).mean(axis=0), 119.5, atol=1)
+    assert np.array_equal(wasted_plane(plane, 1.0, np.random.default_rng(3), STILL) > 0, plane > 0)
+
+
+def test_size_changes_areas_as_it_says(legs: tuple[LegPlanes, ...]) -> None:
+    plane = legs[0].planes[3]
+    how = ShapeRange(**{**STILL.__dict__, "size": 1.3})
+    ratios = [
+        np.sum(moved_plane(plane, 1.0, 240, np.random.default_rng(seed), how) > 0) / np.sum(plane > 0)
+        for seed in range(30)
+    ]
+    assert min(ratios) > 1.3**-2 * 0.97
+    assert max(ratios) < 1.3**2 * 1.03
+    assert np.std(ratios) > 0.1
+
+
+def test_a_wasted_muscle_leaves_fat_and_a_swollen_one_takes_no_other(legs: tuple[LegPlanes, ...]) -> None:
+    plane = legs[1].planes[2]
+    wasted = wasted_plane(plane, 1.0, np.random.default_rng(4), ShapeRange(waste=1, swell=0))
+    lost = (plane > 0) & (wasted != plane)
+    assert lost.any()
+    assert np.all(wasted[lost] == 0)
+    assert set(np.unique(wasted)) == set(np.unique(plane))
+    swollen = wasted_plane(plane, 1.0, np.random.default_rng(7), ShapeRange(waste=0, swell=1))
+    grown = (swollen > 0) & (plane == 0)
+    assert grown.any()
+    assert np.all((swollen == plane) | (swollen == 0) | (plane == 0))
+
+
+def test_muscles_keep_their_place_in_a_whole_leg(legs: tuple[LegPlanes, ...]) -> None:
+    plane = moved_plane(legs[1].planes[3], 1.0, 240, np.random.default_rng(0), STILL)
+    for seed in range(5):
+        whole = surrounded(plane, 1.0, 0.4, 1.0, np.random.default_rng(seed))
+        muscle = plane > 0
+        assert np.array_equal(whole[muscle], plane[muscle])
+        assert {Structure.CORTEX, Structure.MARROW, Structure.SUBCUTANEOUS, Structure.SKIN} <= set(np.unique(whole))
+
+
+def test_the_hip_and_the_knee_have_other_muscles(legs: tuple[LegPlanes, ...]) -> None:
+    plane = np.where(np.isin(legs[1].planes[5], (1, 2)), legs[1].planes[5], 0).astype(np.uint8)
+    plane = moved_plane(plane, 1.0, 240, np.random.default_rng(0), STILL)
+    other = [np.sum(surrounded(plane, 1.0, 0.95, 0.1, np.random.default_rng(seed)) == Structure.OTHER_MUSCLE)
+             for seed in range(10)]  # fmt: skip
+    assert np.median(other) > 2 * np.sum(plane > 0)
+    limb = other_limb(200, 1.0, np.random.default_rng(1))
+    assert not np.isin(limb, np.arange(1, len(MUSCLES) + 1)).any()
+    assert (limb == Structure.SUBCUTANEOUS).any()
+
+
+def test_a_mass_spares_bone_and_air(legs: tuple[LegPlanes, ...]) -> None:
+    plane = moved_plane(legs[1].planes[3], 1.0, 240, np.random.default_rng(0), STILL)
+    whole = surrounded(plane, 1.0, 0.4, 1.0, np.random.default_rng(0))
+    grown = whole.copy()
+    grow_mass(grown, 1.0, np.random.default_rng(2))
+    changed = grown != whole
+    assert changed.any()
+    assert np.all(grown[changed] == Structure.MASS)
+    assert not np.isin(whole[changed], (Structure.AIR, Structure.CORTEX, Structure.MARROW)).any()
+
+
+def test_fat_and_muscle_can_be_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        look = draw_appearance(rng)
+        assert abs(look.subcutaneous_fat - look.muscle) >= LEAST_CONTRAST
+
+
+def test_infiltration_goes_from_none_to_complete(legs: tuple[LegPlanes, ...]) -> None:
+    plane = moved_plane(legs[1].planes[3], 1.0, 240, np.random.default_rng(0), STILL)
+    whole = surrounded(plane, 1.0, 0.4, 1.0, np.random.default_rng(0))
+    shares = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        look = draw_appearance(rng)
+        grey = painted(whole, 1.0, look, rng)
+        lateral = grey[whole == MUSCLES.index("vastus lateralis") + 1].mean()
+        shares.append((lateral - look.muscle) / (look.infiltrating_fat - look.muscle))
+    assert np.quantile(shares, 0.2) < 0.1
+    assert np.quantile(shares, 0.95) > 0.5
+
+
+def test_smooth_noise_is_smooth_and_of_one_scale() -> None:
+    for scale in (0.0, 0.8, 5.0, 20.0):
+        noise = smooth_plane(np.random.default_rng(3), (200, 180), scale)
+        assert noise.shape == (200, 180)
+        assert noise.std() == pytest.approx(1, abs=1e-3)
+        step = np.abs(np.diff(noise, axis=0)).mean()
+        assert step < 1.2 / max(scale, 1)
+
+
+def test_what_cannot_be_drawn_is_refused(legs: tuple[LegPlanes, ...]) -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(InputError, match="there is no leg to draw a slice of"):
+        draw_slice((), rng, SliceRange())
+    with pytest.raises(GeometryError, match=r"the leg has pixels of 1 mm, slices are painted in 0\.5 mm"):
+        draw_slice(legs, rng, SliceRange(spacing_mm=1.0))
+    for name, value in (("size", 4), ("mass", 1.5), ("noise", -0.1)):
+        with pytest.raises(ParameterError, match=name):
+            SliceRange(**{name: value})
+    for name, value in (("size", 0.5), ("sway_scale_mm", 0), ("waste", 2)):
+        with pytest.raises(ParameterError, match=name):
+            ShapeRange(**{name: value})
