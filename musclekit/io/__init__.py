@@ -7,7 +7,7 @@ from musclekit.io.atomic import replacing
 from musclekit.io.dicom import Series, holds_images, list_series
 from musclekit.io.formats import stem
 from musclekit.io.label_table import read_label_table, write_label_table
-from musclekit.io.manifest import ManifestRow, group_rows, load_case, read_manifest, write_manifest
+from musclekit.io.manifest import ManifestRow, files_of, group_rows, load_case, read_manifest, write_manifest
 from musclekit.io.toml import read_toml
 from musclekit.io.volumes import (
     Scan,
@@ -23,6 +23,7 @@ __all__ = [
     "ManifestRow",
     "Scan",
     "Series",
+    "files_of",
     "group_rows",
     "guess_contrast",
     "holds_images",

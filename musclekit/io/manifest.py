@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from musclekit.errors import MissingFileError, SchemaError
+from musclekit.errors import InputError, MissingFileError, SchemaError
 from musclekit.image import Case, Contrast, Image
 from musclekit.io.atomic import replacing
 from musclekit.io.source import naming
@@ -16,10 +16,10 @@ from musclekit.io.volumes import open_scan, read_labels
 from musclekit.labels import LabelSet, Side
 from musclekit.schemas import check_schema
 
-__all__ = ["ManifestRow", "group_rows", "load_case", "read_manifest", "write_manifest"]
+__all__ = ["ManifestRow", "files_of", "group_rows", "load_case", "read_manifest", "write_manifest"]
 
-_REQUIRED = ("case_id", "subject", "image")
-_COLUMNS = (*_REQUIRED, "labels", "modality", "domain", "side", "split")
+_REQUIRED = ("case_id", "subject")
+_COLUMNS = (*_REQUIRED, "image", "labels", "modality", "domain", "side", "split")
 
 #: What all rows of one case must agree on.
 _OF_THE_CASE = ("subject", "labels", "domain", "side", "split", "extra")
@@ -35,8 +35,8 @@ class ManifestRow:
         The examination. Rows that share it are its images and differ in modality.
     subject : str
         The person.
-    image : Path
-        Image file or DICOM folder.
+    image : Path or None
+        Image file or DICOM folder; None where there is a label map alone, to synthesise images from.
     labels : Path, optional
         Label map.
     modality : Contrast, optional
@@ -53,7 +53,7 @@ class ManifestRow:
 
     case_id: str
     subject: str
-    image: Path
+    image: Path | None
     labels: Path | None = None
     modality: Contrast | None = None
     domain: str | None = None
@@ -69,7 +69,8 @@ def read_manifest(path: str | os.PathLike[str]) -> list[ManifestRow]:
     ----------
     path : path-like
         CSV with the columns ``case_id``, ``subject``, ``image`` and, where they are known, ``labels``, ``modality``,
-        ``domain``, ``side``, ``split``; other columns are free. Paths are relative to the manifest.
+        ``domain``, ``side``, ``split``; other columns are free. Paths are relative to the manifest. A case may have
+        labels and no image.
 
     Returns
     -------
@@ -101,6 +102,12 @@ def group_rows(rows: Sequence[ManifestRow]) -> list[tuple[ManifestRow, ...]]:
     return [tuple(case) for case in cases.values()]
 
 
+def files_of(rows: Sequence[ManifestRow]) -> list[Path]:
+    """Return the images of a case, and its label map, as far as there are any."""
+    paths = [row.image for row in rows] + [rows[0].labels]
+    return [path for path in paths if path is not None]
+
+
 def load_case(rows: Sequence[ManifestRow], label_set: LabelSet | None = None) -> Case:
     """Open the scans of one case.
 
@@ -129,6 +136,8 @@ def load_case(rows: Sequence[ManifestRow], label_set: LabelSet | None = None) ->
     with naming(f"case '{first.case_id}'"):
         images: dict[Contrast, Image] = {}
         for row in rows:
+            if row.image is None:
+                raise InputError("it has no image, only a label map, from which images can be synthesised in training")
             image = replace(open_scan(row.image, row.modality).image, domain=row.domain)
             if image.contrast in images:
                 raise SchemaError(f"two images of contrast {image.contrast}; state the modality of each row")
@@ -164,7 +173,7 @@ def write_manifest(rows: Sequence[ManifestRow], path: str | os.PathLike[str]) ->
             known = (
                 row.case_id,
                 row.subject,
-                _relative(row.image, where),
+                "" if row.image is None else _relative(row.image, where),
                 "" if row.labels is None else _relative(row.labels, where),
                 row.modality or "",
                 row.domain or "",
@@ -206,6 +215,8 @@ def _read_lines(path: Path) -> dict[int, dict[str, str]]:
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
     missing = [name for name in _REQUIRED if name not in header]
+    if not {"image", "labels"} & set(header):
+        missing.append("image")
     if missing:
         separator = next((s for s in (";", "\t") if len(header) == 1 and s in header[0]), None)
         hint = f" (cells are separated by {separator!r}; save the table with commas)" if separator else ""
@@ -231,7 +242,7 @@ def _row(manifest: Path, line: int, cells: Mapping[str, str]) -> ManifestRow:
     return ManifestRow(
         case_id=cells["case_id"],
         subject=cells["subject"],
-        image=existing("image"),
+        image=existing("image") if "image" in cells else None,
         labels=existing("labels") if "labels" in cells else None,
         modality=Contrast(cells["modality"]) if "modality" in cells else None,
         domain=cells.get("domain"),

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from musclekit.errors import InputError, MusclekitError
-from musclekit.image import Case
-from musclekit.io import ManifestRow, group_rows, load_case, read_manifest
-from musclekit.labels import LabelSet, label_set
+from musclekit.image import Case, LabelMap
+from musclekit.io import ManifestRow, group_rows, load_case, read_labels, read_manifest
+from musclekit.io.source import naming
+from musclekit.labels import LabelSet, Side, label_set
 from musclekit.workflows.measure import label_set_of
 
 __all__ = ["ManifestCases", "open_cases"]
@@ -72,6 +73,27 @@ class ManifestCases:
             if rows[0].case_id == case_id:
                 return load_case(rows, self.label_sets.get(case_id))
         raise InputError(f"{self.path}: there is no case '{case_id}'")
+
+    def open_labels(self, case_id: str) -> LabelMap:
+        """Open the label map of one case, and no image of it.
+
+        Raises
+        ------
+        InputError
+            If the case is not in the manifest, or its label map is not there or cannot be opened.
+        """
+        for rows in self.rows:
+            if rows[0].case_id == case_id:
+                path, meaning = rows[0].labels, self.label_sets.get(case_id)
+                if path is None or meaning is None:
+                    raise InputError(f"{self.path}: case '{case_id}' has no label map")
+                with naming(f"case '{case_id}'"):
+                    return read_labels(path, meaning)
+        raise InputError(f"{self.path}: there is no case '{case_id}'")
+
+    def side_of(self, case_id: str) -> Side | None:
+        """Return which leg a case shows, where it shows one and the manifest says so."""
+        return next(rows[0].side for rows in self.rows if rows[0].case_id == case_id)
 
     def all(self) -> list[Case]:
         """Open every case.

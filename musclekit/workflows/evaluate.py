@@ -26,7 +26,7 @@ from musclekit.evaluation.scores import (
 from musclekit.evaluation.search import read_plan
 from musclekit.evaluation.splits import Fold, by_split, k_folds, leave_one_subject_out
 from musclekit.image import Case, LabelMap
-from musclekit.io import ManifestRow, read_labels, stem
+from musclekit.io import ManifestRow, files_of, read_labels, stem
 from musclekit.labels import LabelSet, label_set
 from musclekit.protocols import Segmenter
 from musclekit.report import Failure, Report, Table, paper_table, summary_table, write_report
@@ -396,7 +396,7 @@ def prediction_path(folder: Path, rows: Sequence[ManifestRow]) -> Path | None:
 
     `segment` gives each of several scans a folder of its own. Label maps may lie beside images, which are none.
     """
-    case_id, images = rows[0].case_id, {row.image.resolve() for row in rows}
+    case_id, images = rows[0].case_id, {row.image.resolve() for row in rows if row.image is not None}
     for place in (folder, folder / case_id):
         for ending in ("_dseg", ""):
             for suffix in VOLUME_SUFFIXES:
@@ -472,7 +472,6 @@ def _finish(
     )
     inputs = [{"name": "manifest", "path": str(cases.path), "sha256": file_hash(cases.path)}]
     for rows in cases.rows:
-        paths = [row.image for row in rows] + ([rows[0].labels] if rows[0].labels else [])
-        inputs += [{"name": rows[0].case_id, "path": str(path), "sha256": file_hash(path)} for path in paths]
+        inputs += [{"name": rows[0].case_id, "path": str(path), "sha256": file_hash(path)} for path in files_of(rows)]
     RunRecord("evaluate", parameters, inputs, "cpu", started).write(out / "run.json")
     return EvaluationResult(scores, summary, out / "scores.csv", out / "report.html", tuple(failures), tuple(notes))

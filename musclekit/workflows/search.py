@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from musclekit.evaluation.search import LOWER_IS_BETTER, Mode, Plan, SearchResult, read_plan, search
+from musclekit.io import files_of
 from musclekit.report import Failure, Figure, Report, Table, paper_table, sensitivity_map, summary_table, write_report
 from musclekit.workflows.cases import open_cases
 from musclekit.workflows.evaluate import METRICS, method_title
@@ -127,8 +128,7 @@ def search_parameters(
         for name, path in (("plan", plan), ("manifest", manifest))
     ]
     for rows in cases.rows:
-        paths = [row.image for row in rows] + ([rows[0].labels] if rows[0].labels else [])
-        inputs += [{"name": rows[0].case_id, "path": str(path), "sha256": file_hash(path)} for path in paths]
+        inputs += [{"name": rows[0].case_id, "path": str(path), "sha256": file_hash(path)} for path in files_of(rows)]
     where = {"jobs": jobs, "scheduler": scheduler}
     RunRecord("search", parameters | where, inputs, "cpu", started).write(out / "run.json")
     return SearchOutcome(result, out / "report.html", tuple(failures), tuple(report.warnings))

@@ -298,5 +298,6 @@ def _record(
             inputs += [
                 {"name": row.case_id, "domain": domain, "path": str(row.image), "sha256": file_hash(row.image)}
                 for row in case
+                if row.image is not None
             ]
     return RunRecord("train", {"plan": what.as_data(), "warnings": list(warnings)}, inputs, device, started)

@@ -161,3 +161,18 @@ def test_a_case_that_cannot_be_loaded_is_named(folder: Path) -> None:
         io.load_case([io.ManifestRow("a", "p", image), io.ManifestRow("a", "p", image, modality=Contrast.MR)])
     with pytest.raises(SchemaError, match=r"the rows of one case_id, not of \['a', 'b'\]"):
         io.load_case([io.ManifestRow("a", "p", image), io.ManifestRow("b", "p", image)])
+
+
+def test_a_case_may_have_labels_and_no_image(folder: Path) -> None:
+    path = folder / "maps.csv"
+    path.write_text("case_id,subject,labels\na,p,scans/a_dseg.nii.gz\n", encoding="utf-8")
+    (row,) = io.read_manifest(path)
+    assert row.image is None
+    assert io.files_of([row]) == [folder / "scans/a_dseg.nii.gz"]
+    io.write_manifest([row], folder / "again.csv")
+    assert io.read_manifest(folder / "again.csv")[0].image is None
+    with pytest.raises(InputError, match="case 'a': it has no image, only a label map"):
+        io.load_case([row])
+    path.write_text("case_id,subject,image,labels\na,p,,\n", encoding="utf-8")
+    with pytest.raises(SchemaError, match="line 2"):
+        io.read_manifest(path)
