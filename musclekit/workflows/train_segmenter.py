@@ -13,6 +13,7 @@ import pandas as pd
 
 from musclekit.errors import InputError
 from musclekit.image import Case
+from musclekit.phantom import LegPlanes, SliceRange, leg_planes
 from musclekit.report import Failure, Report, Table, loss_curves, variance_against_dice, write_report
 from musclekit.workflows.cases import ManifestCases, open_cases
 from musclekit.workflows.divisions import Division, divisions_of, parts_of
@@ -145,6 +146,8 @@ def train_segmenter_on_manifest(
     # What cannot work is said before scans are opened, which takes minutes.
     resolve_device(device)
     check_folder(out, "train", {"folds": folds})
+    if folds is not None and what.synthesis is not None:
+        raise InputError("folds score scans, and a plan with synthesis learns from label maps: set validation_share")
     cases = open_cases(manifest, label_set_name)
     train, validation = parts_of(cases, what)
     divisions = divisions_of(train, validation, cases, what, folds)
@@ -153,7 +156,13 @@ def train_segmenter_on_manifest(
     record = _record(plan, manifest, cases, used, what, folds, device, started) if is_first_process() else None
     with noted_warnings() as notes:
         multiple = what.size_needs.multiple
-        scans = {case_id: _scans(cases.open(case_id), what, multiple) for case_id in used}
+        legs: dict[str, tuple[LegPlanes, ...]] = {}
+        scans: dict[str, tuple[LabelledScan, ...]] = {}
+        for case_id in used:
+            if what.synthesis is None:
+                scans[case_id] = _scans(cases.open(case_id), what, multiple)
+            else:
+                legs[case_id], scans[case_id] = _synthetic(cases, case_id, what, what.synthesis)
         notes += _remarks(cases, scans)
         for name, division in divisions.items():
             where = f"fold '{name}': the cases to train on" if name else "the cases to train on"
@@ -167,6 +176,7 @@ def train_segmenter_on_manifest(
                 _of(scans, division.train),
                 fold_folder(out, name),
                 validation=_of(scans, division.validation),
+                legs=[leg for case_id in division.train for leg in legs.get(case_id, ())],
                 device=device,
                 threads=jobs,
                 until=until,
@@ -218,6 +228,20 @@ def _scans(case: Case, plan: SegmenterPlan, multiple: int) -> tuple[LabelledScan
         multiple=multiple,
         unlabelled_is_background=plan.unlabelled_is_background,
     )
+
+
+def _synthetic(
+    cases: ManifestCases, case_id: str, plan: SegmenterPlan, how: SliceRange
+) -> tuple[tuple[LegPlanes, ...], tuple[LabelledScan, ...]]:
+    """Return the legs of a label map, and slices of them that stand for it."""
+    from musclekit.neural.synthesis import synthetic_scan
+
+    subject = cases.subjects[case_id]
+    try:
+        legs = leg_planes(cases.open_labels(case_id), subject, spacing_mm=how.step_mm, side=cases.side_of(case_id))
+    except InputError as problem:
+        raise type(problem)(f"case '{case_id}': {problem}") from problem
+    return legs, (synthetic_scan(case_id, subject, legs, plan.labels, how, plan.seed),)
 
 
 def _of(scans: Mapping[str, tuple[LabelledScan, ...]], ids: Sequence[str]) -> list[LabelledScan]:

@@ -19,7 +19,7 @@ from musclekit.neural.checkpoint import read_card
 from musclekit.schemas import check_schema
 from musclekit.segmenters.network import NetworkSegmenter
 from musclekit.uncertainty import DiceCalibration
-from musclekit.workflows import segment_scans, train_segmenter_on_manifest, validate_file, write_phantoms
+from musclekit.workflows import open_cases, segment_scans, train_segmenter_on_manifest, validate_file, write_phantoms
 
 PLAN = """
 kind = "train"
@@ -300,3 +300,54 @@ def test_a_case_that_cannot_be_segmented_is_named_and_the_others_are_scored(
     scores = read_scores(tmp_path / "out" / "scores.csv")
     assert scores.groupby("case_id")["status"].first().str.startswith("failed").sum() == 1
     assert done.calibration is not None
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Manifest of the label maps of three phantoms, without an image."""
+    folder = tmp_path_factory.mktemp("maps")
+    cohort = write_phantoms(folder, subjects=3, modalities=("ct",), slices=3, size=64, seed=4, reference="thigh-11")
+    rows = [replace(row, image=None) for row in read_manifest(cohort)]
+    write_manifest(rows, folder / "maps.csv")
+    shutil.rmtree(folder / "images", ignore_errors=True)
+    return folder / "maps.csv"
+
+
+SYNTHESIS = "validation_share = 0.34\nsheet_every = 1\n[synthesis]\nother_limb = 0.2\nshape = { rotation_deg = 10 }"
+
+
+def test_a_network_learns_from_label_maps_alone(maps: Path, people: Path, tmp_path: Path) -> None:
+    path = plan(tmp_path, labels="thigh-full", more=SYNTHESIS)
+    path.write_text(path.read_text(encoding="utf-8").replace('["ct"]', '["ct", "t1w", "mr"]'), encoding="utf-8")
+    whole = train_segmenter_on_manifest(path, maps, tmp_path / "whole", jobs=1)
+    train_segmenter_on_manifest(path, maps, tmp_path / "parts", jobs=1, until=1)
+    train_segmenter_on_manifest(path, maps, tmp_path / "parts", jobs=1)
+    for name in ("network.pt", "losses.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    card = read_card(whole.networks[0], SegmenterCard)
+    assert len(card.training_subjects) == 2
+    assert len(card.validation_subjects) == 1
+    assert card.deciles == {}
+    assert (tmp_path / "whole" / "sheets" / "epoch_0002.png").exists()
+    scan = open_cases(people / "manifest.csv").open("sub-01_ct").image
+    found = NetworkSegmenter(checkpoint=str(whole.networks[0])).segment(scan)
+    assert found.grid == scan.grid
+    assert found.label_set.name == "thigh-full"
+
+
+def test_what_cannot_be_synthesised_is_refused(maps: Path, people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="it has no image, only a label map, from which images can be synthesised"):
+        train_segmenter_on_manifest(plan(tmp_path), maps, out, jobs=1)
+    with pytest.raises(InputError, match="folds score scans, and a plan with synthesis learns from label maps"):
+        train_segmenter_on_manifest(plan(tmp_path, more="[synthesis]"), maps, out, folds="3", jobs=1)
+    for old, new, message in (
+        ('kind = "leg"', 'kind = "whole"', "slices of single legs are synthesised: set view = leg, not 'whole'"),
+        ("[32, 32]", "[32, 48]", r"slices that are synthesised are square: the size of the view is \(32, 48\)"),
+        ('labels = "thigh-11"', 'labels = "hip-thigh-22"', "no map from 'thigh-full' to 'hip-thigh-22'"),
+        ('contrasts = ["ct"]', 'contrasts = ["ct"]\ncontext = 1', "slices are synthesised one by one"),
+    ):
+        path = plan(tmp_path, more="[synthesis]")
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+        with pytest.raises(InputError, match=message):
+            train_segmenter_on_manifest(path, maps, out, jobs=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,7 @@ from musclekit.neural.device import told_of_memory
 from musclekit.neural.drawing import Batch, Drawing, stacked
 from musclekit.neural.labelled import UNLABELLED, LabelledScan, LabelledView, check_classes
 from musclekit.neural.segmentation import class_probabilities
+from musclekit.neural.synthesis import SyntheticDrawing
 from musclekit.neural.training.log import not_finite, write_losses
 from musclekit.neural.training.ranks import Ranks, joined
 from musclekit.neural.training.running import check_share, last_epoch, seeded_threads, set_rate, stopped
@@ -31,6 +33,7 @@ from musclekit.neural.training.segmenter_plan import SegmenterPlan
 from musclekit.neural.training.segmenter_state import SegmenterTraining, begin, identity_of, load_state, save_state
 from musclekit.neural.training.sheet import sheet_of, write_sheet
 from musclekit.neural.winners import highest_channel
+from musclekit.phantom import LegPlanes
 
 __all__ = ["LOSSES", "NETWORK", "SHEETS", "STATE", "TrainedSegmenter", "train_segmenter", "validation_dice"]
 
@@ -86,6 +89,7 @@ def train_segmenter(
     out: Path,
     *,
     validation: Sequence[LabelledScan] = (),
+    legs: Sequence[LegPlanes] = (),
     device: str = "cpu",
     threads: int | None = None,
     until: int | None = None,
@@ -103,6 +107,9 @@ def train_segmenter(
         Folder to write to. A training of the same plan and scans that stopped there is gone on with.
     validation : sequence of LabelledScan
         By what the best epoch is chosen; without any the last one is kept.
+    legs : sequence of LegPlanes
+        What slices are drawn from as it learns, where the plan synthesises them; the scans are then examples of them
+        (`musclekit.neural.synthesis.synthetic_scan`).
     device : str
         Where to compute. Under ``torchrun`` ``"cuda"`` is one GPU for each process.
     threads : int, optional
@@ -143,7 +150,7 @@ def train_segmenter(
     with joined(device) as ranks, seeded_threads(plan.seed, threads), told_of_memory(ranks.device, TOO_LARGE):
         check_share(plan.schedule.batch, ranks)
         training = begin(plan, ranks)
-        drawing = _drawing(plan, scans, training.network)
+        drawing = _drawing(plan, scans, legs, training.network, threads)
         steps = plan.schedule.steps or drawing.steps(plan.schedule.batch)
         identity = identity_of(plan, scans, validation, ranks)
         if (out / STATE).exists():
@@ -167,7 +174,7 @@ def train_segmenter(
             save_state(out / STATE, identity, training, ranks)
             _publish(plan, scans, validation, training, out, ranks)
             if ranks.is_first and plan.sheet_every and training.epochs_done % plan.sheet_every == 0:
-                sheet = _sheet(plan, training.network, drawing, ranks)
+                sheet = _sheet(plan, training.network, scans, ranks)
                 write_sheet(sheet, out / SHEETS / f"epoch_{training.epochs_done:04d}.png")
         training.network.load_state_dict(training.kept)
         return TrainedSegmenter(
@@ -180,7 +187,15 @@ def train_segmenter(
         )
 
 
-def _drawing(plan: SegmenterPlan, scans: Sequence[LabelledScan], network: nn.Module) -> Drawing:
+def _drawing(
+    plan: SegmenterPlan,
+    scans: Sequence[LabelledScan],
+    legs: Sequence[LegPlanes],
+    network: nn.Module,
+    threads: int | None,
+) -> Drawing | SyntheticDrawing:
+    if plan.synthesis is not None:
+        return SyntheticDrawing(legs, plan.labels, plan.synthesis, threads or os.cpu_count() or 1)
     return Drawing(
         [view for scan in scans for view in scan.views],
         plan.sample_kind(network),
@@ -198,7 +213,7 @@ def _is_stopped(plan: SegmenterPlan, training: SegmenterTraining) -> bool:
 def _epoch(
     plan: SegmenterPlan,
     training: SegmenterTraining,
-    drawing: Drawing,
+    drawing: Drawing | SyntheticDrawing,
     steps: int,
     ranks: Ranks,
     out: Path,
@@ -357,7 +372,10 @@ def card_of(
         validation_subjects=tuple(dict.fromkeys(scan.subject for scan in validation)),
         data=plan.data,
         licence=plan.licence,
-        deciles={contrast: _deciles(scans, contrast) for contrast in {scan.contrast for scan in scans}},
+        # Slices that are synthesised have grey values of every kind.
+        deciles={}
+        if plan.synthesis is not None
+        else {contrast: _deciles(scans, contrast) for contrast in {scan.contrast for scan in scans}},
         scores={"validation_dice": training.rows[best - 1]["validation_dice"]} if best else {},
         limits=plan.limits,
     )
@@ -384,10 +402,11 @@ def _publish(
 
 
 @torch.no_grad()
-def _sheet(plan: SegmenterPlan, network: nn.Module, drawing: Drawing, ranks: Ranks) -> NDArray[np.uint8]:
+def _sheet(plan: SegmenterPlan, network: nn.Module, scans: Sequence[LabelledScan], ranks: Ranks) -> NDArray[np.uint8]:
     """Draw some slices, the same ones every time, with their labels and what the network gives."""
     network.eval()
-    views = [drawing.views[n] for n in np.linspace(0, len(drawing.views) - 1, SAMPLES).round().astype(int)]
+    every = [view for scan in scans for view in scan.views]
+    views = [every[n] for n in np.linspace(0, len(every) - 1, SAMPLES).round().astype(int)]
     columns: list[list[NDArray[np.float32]]] = [[], [], []]
     rows, width = (max(view.image.shape[axis] for view in views) for axis in (1, 2))
     for view in views:

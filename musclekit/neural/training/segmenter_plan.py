@@ -19,9 +19,11 @@ from musclekit.neural.device import Precision
 from musclekit.neural.drawing import SampleKind
 from musclekit.neural.schedule import decay_factor
 from musclekit.neural.segmentation_losses import SegmentationLoss
+from musclekit.neural.synthesis import classes_of_full
 from musclekit.neural.training.plan_file import read_plan_data
 from musclekit.neural.views import ViewSpec
 from musclekit.neural.windows import CT_WINDOW, MR_WINDOW, Window
+from musclekit.phantom import ShapeRange, SliceRange
 
 __all__ = ["SegmenterPlan", "SegmenterSchedule", "check_segmenter_plan", "read_segmenter_plan"]
 
@@ -135,6 +137,8 @@ class SegmenterPlan:
         How long, how fast.
     augmentation : Augmentation
         How samples are moved.
+    synthesis : SliceRange, optional
+        What slices look like that are drawn from label maps as it learns; None where it learns from scans.
     seed : int
         Of the first weights and of all that is drawn.
     cases : Path, optional
@@ -169,6 +173,7 @@ class SegmenterPlan:
     loss: SegmentationLoss = field(default_factory=SegmentationLoss)
     schedule: SegmenterSchedule = field(default_factory=SegmenterSchedule)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    synthesis: SliceRange | None = None
     seed: int = 0
     cases: Path | None = None
     split: str | None = None
@@ -231,6 +236,7 @@ class SegmenterPlan:
             "loss": asdict(self.loss) | {"class_weights": list(self.loss.class_weights)},
             "schedule": {name: value for name, value in asdict(self.schedule).items() if value is not None},
             "augmentation": asdict(self.augmentation),
+            "synthesis": None if self.synthesis is None else _synthesis_data(self.synthesis),
             "cases": None if self.cases is None else str(self.cases),
             "limits": list(self.limits),
         }
@@ -267,10 +273,24 @@ class SegmenterPlan:
                 "loss": SegmentationLoss(**{**loss, "class_weights": tuple(loss.get("class_weights", ()))}),
                 "schedule": SegmenterSchedule(**parts.get("schedule", {})),
                 "augmentation": Augmentation(**parts.get("augmentation", {})),
+                "synthesis": _synthesis(parts["synthesis"], view) if "synthesis" in parts else None,
                 "cases": Path(parts["cases"]) if "cases" in parts else None,
                 "limits": tuple(parts.get("limits", ())),
             }
         )
+
+
+def _synthesis(data: Mapping[str, Any], view: Mapping[str, Any]) -> SliceRange:
+    """Return the range that data describe; slices have the size of the view."""
+    sides = set(view["size"])
+    if len(sides) > 1:
+        raise ParameterError(f"slices that are synthesised are square: the size of the view is {tuple(view['size'])}")
+    shape = ShapeRange(**data.get("shape", {}))
+    return SliceRange(**{**data, "shape": shape, "size": sides.pop(), "spacing_mm": view["spacing_mm"]})
+
+
+def _synthesis_data(how: SliceRange) -> dict[str, Any]:
+    return {name: value for name, value in asdict(how).items() if name not in ("size", "spacing_mm")}
 
 
 def read_segmenter_plan(path: Path) -> SegmenterPlan:
@@ -323,6 +343,12 @@ def check_segmenter_plan(plan: SegmenterPlan) -> None:
             f"a '{plan.view.kind}' view shows one leg, made to look like a right one: take the label set "
             f"'{plan.labels.unsided().name}'; `segment` tells left from right"
         )
+    if plan.synthesis is not None:
+        if plan.view.kind != "leg":
+            raise ParameterError(f"slices of single legs are synthesised: set view = leg, not '{plan.view.kind}'")
+        if plan.context:
+            raise ParameterError("slices are synthesised one by one, without neighbours: leave context out")
+        classes_of_full(plan.labels)
     if plan.view.kind == "femur" and any(contrast is not Contrast.CT for contrast in plan.contrasts):
         raise ParameterError("the femur's view is for CT: in MR the femur's axis is not found; take view = leg")
     weights = plan.loss.class_weights
@@ -344,6 +370,8 @@ def check_segmenter_plan(plan: SegmenterPlan) -> None:
     with torch.device("meta"):
         network = plan.build()
         dimensions = networks.size_needs(network).dimensions
+        if dimensions == 3 and plan.synthesis is not None:
+            raise ParameterError(f"slices are synthesised, and '{plan.network['name']}' works on volumes")
         if dimensions == 3 and plan.context:
             raise ParameterError("context is for networks of slices; one of volumes sees the neighbours anyway")
         if plan.block is not None and (dimensions != 3 or isinstance(network, networks.PlaneUNets)):
