@@ -291,7 +291,9 @@ def section(
     outside = cv2.distanceTransform((~compartment).astype(np.uint8), cv2.DIST_L2, 5) * np.float32(dx)
     # Fat fills the notches of the fascia: skin follows the convex hull.
     hull = np.zeros_like(plane)
-    cv2.fillConvexPoly(hull, cv2.convexHull(np.argwhere(compartment)[:, ::-1].astype(np.int32)), 1)
+    outline, _ = cv2.findContours(compartment.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if outline:
+        cv2.fillConvexPoly(hull, cv2.convexHull(np.concatenate(outline)), 1)
     beyond = cv2.distanceTransform(1 - hull, cv2.DIST_L2, 5) * np.float32(dx)
     rows, columns = np.nonzero(compartment)
     y = (np.arange(plane.shape[0]) - rows.mean())[:, None] * dy

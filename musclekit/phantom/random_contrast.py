@@ -22,6 +22,9 @@ CT_SEEN = (-200.0, 500.0)
 #: How often grey values are those of a scanner, and how often they lie between those of two; else they are anything.
 LIKE_ONE, LIKE_TWO = 0.55, 0.2
 
+#: How often fat and water are out of phase, so that where they meet in a pixel they cancel.
+OPPOSED = 0.12
+
 _N = max(Structure) + 1
 _FATTY = (Structure.CLEFT, Structure.SUBCUTANEOUS)
 
@@ -120,7 +123,18 @@ def painted(
     grey += np.where(structure == Structure.SUBCUTANEOUS, np.float32(rng.uniform(0, 0.05)), 0) * smooth_plane(
         rng, structure.shape, 8 / spacing_mm
     )
+    if rng.random() < OPPOSED:
+        fat[np.isin(structure, (*_FATTY, Structure.MARROW))] = 1
+        grey *= 1 - np.float32(rng.uniform(0.4, 1)) * _cancelled(fat, structure, spacing_mm)
     return grey.astype(np.float32)
+
+
+def _cancelled(fat: NDArray[np.float32], structure: NDArray[np.uint8], spacing_mm: float) -> NDArray[np.float32]:
+    """Share of the signal that is lost where fat and water of a pixel are out of phase; nothing is lost in the air."""
+    seen = cv2.GaussianBlur((structure > 0).astype(np.float32), (0, 0), 0.8 / spacing_mm)
+    share = cv2.GaussianBlur(fat, (0, 0), 0.8 / spacing_mm) / np.maximum(seen, np.float32(0.05))
+    lost: NDArray[np.float32] = 1 - np.abs(1 - 2 * np.clip(share, 0, 1))
+    return lost
 
 
 def _infiltration(structure: NDArray[np.uint8], spacing_mm: float, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from musclekit.phantom.anatomy import FULL_LABEL, Structure
 from musclekit.phantom.leg_planes import LegPlanes
 from musclekit.phantom.random_contrast import draw_appearance, painted
 from musclekit.phantom.random_shape import ShapeRange, moved_plane, smooth_plane, wasted_plane
-from musclekit.phantom.random_surroundings import grow_mass, other_limb, surrounded
+from musclekit.phantom.random_surroundings import grow_mass, other_limb, packed_plane, surrounded
 
 __all__ = ["RandomSlice", "SliceRange", "draw_slice"]
 
@@ -41,9 +41,10 @@ class SliceRange:
         Pixels are means of so many by so many in which the leg is painted.
     shape : ShapeRange
         Of the muscles.
-    other_limb, mass, neighbour, cropped, metal, streaks : float
-        How often the slice is that of no thigh, has a mass, a piece of the other leg beside it, an edge of the field
-        of view across it, metal, or streaks.
+    other_limb, packed, mass, neighbour, cropped, metal, streaks, dim : float
+        How often the slice is that of no thigh, has muscles that fill the clefts between them, a mass, a piece of the
+        other leg beside it, an edge of the field of view across it, metal or streaks, or is darker than the rest of
+        its scan.
     noise, bias : float
         Standard deviation of the noise, and of the logarithm of the gain, at most.
 
@@ -58,19 +59,21 @@ class SliceRange:
     fine: int = 2
     shape: ShapeRange = field(default_factory=ShapeRange)
     other_limb: float = 0.10
+    packed: float = 0.45
     mass: float = 0.08
     neighbour: float = 0.25
     cropped: float = 0.12
     metal: float = 0.02
-    streaks: float = 0.12
-    noise: float = 0.10
+    streaks: float = 0.06
+    dim: float = 0.15
+    noise: float = 0.08
     bias: float = 0.35
 
     def __post_init__(self) -> None:
         check_number("size", self.size, least=8, whole=True)
         check_number("spacing_mm", self.spacing_mm, above=0)
         check_number("fine", self.fine, least=1, whole=True)
-        for name in ("other_limb", "mass", "neighbour", "cropped", "metal", "streaks"):
+        for name in ("other_limb", "packed", "mass", "neighbour", "cropped", "metal", "streaks", "dim"):
             check_number(name, getattr(self, name), least=0, most=1)
         for name in ("noise", "bias"):
             check_number(name, getattr(self, name), least=0)
@@ -128,6 +131,8 @@ def draw_slice(legs: Sequence[LegPlanes], rng: np.random.Generator, how: SliceRa
         structure = other_limb(size, step, rng)
     else:
         plane = moved_plane(leg.planes[k], step, size, rng, how.shape)
+        if rng.random() < how.packed:
+            plane = packed_plane(plane, step, rng)
         plane = wasted_plane(plane, step, rng, how.shape)
         structure = surrounded(plane, step, float(leg.heights[k]), float(leg.fullness[k]), rng)
     if rng.random() < how.mass:
@@ -145,7 +150,7 @@ def draw_slice(legs: Sequence[LegPlanes], rng: np.random.Generator, how: SliceRa
     seen = inside[middle, middle]
     classes = np.where(seen, FULL_LABEL[structure[middle, middle]], np.uint8(0)).astype(np.uint8)
     grey = _acquired(grey, seen, rng, how)
-    return RandomSlice(_in_range(grey, seen, rng), classes)
+    return RandomSlice(_in_range(grey, seen, rng, how), classes)
 
 
 def _through(grey: NDArray[np.float32], step: float, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -221,7 +226,7 @@ def _acquired(
     grey = grey * np.exp(gain - gain[seen].mean() if seen.any() else gain)
     if rng.random() < how.streaks:
         lines = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), sigmaX=20, sigmaY=0.7)
-        grey += np.float32(rng.uniform(0.02, 0.12)) * lines / max(float(lines.std()), 1e-6)
+        grey += np.float32(rng.uniform(0.01, 0.08)) * lines / max(float(lines.std()), 1e-6)
     if rng.random() < how.metal:
         y, x = rng.uniform(-0.5, 0.5, 2)
         dy, dx = at[:, None] - np.float32(y), at - np.float32(x)
@@ -238,13 +243,17 @@ def _acquired(
     return grey.astype(np.float32, copy=False)
 
 
-def _in_range(grey: NDArray[np.float32], seen: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+def _in_range(
+    grey: NDArray[np.float32], seen: NDArray[np.bool_], rng: np.random.Generator, how: SliceRange
+) -> NDArray[np.float32]:
     """Bring grey values to -1 to 1 by percentiles, as a window does, which sees the other slices too; air outside."""
     if not seen.any():
         return np.full(grey.shape, AIR)
     low, high = np.percentile(grey[seen], (0.5, 99.5))
     span = max(high - low, 1e-3)
     low, high = low - span * rng.uniform(-0.03, 0.12), high + span * rng.uniform(-0.15, 0.35)
+    if rng.random() < how.dim:
+        high += span * rng.uniform(0.3, 3.0)
     share = np.clip((grey - low) / (high - low), 0, 1)
     share = share ** np.float32(np.exp(rng.normal(0, 0.25)))
     image: NDArray[np.float32] = np.where(seen, 2 * share - 1, AIR).astype(np.float32)

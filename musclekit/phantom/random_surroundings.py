@@ -10,7 +10,7 @@ from musclekit.phantom.anatomy import Structure
 from musclekit.phantom.completion import compartment_of, draw_surroundings, femur_room, section
 from musclekit.phantom.random_shape import smooth_plane
 
-__all__ = ["grow_mass", "other_limb", "surrounded"]
+__all__ = ["grow_mass", "other_limb", "packed_plane", "surrounded"]
 
 #: From this share of the leg's height upwards the hip is near: adductors fill the gaps, glutei lie outside.
 NEAR_HIP = 0.55
@@ -56,6 +56,42 @@ def surrounded(
         for _ in range(rng.integers(1, 3)):
             _lay_outside(plane, spacing_mm, rng)
     return section(plane, femur, (spacing_mm, spacing_mm), draw_surroundings(rng), 1.0)
+
+
+def packed_plane(plane: NDArray[np.uint8], spacing_mm: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Let the muscles grow into the narrow clefts between them, until thin septa are all that parts them.
+
+    Label maps leave room between muscles that in healthy people touch.
+
+    Parameters
+    ----------
+    plane : ndarray of uint8, shape (Y, X)
+        Muscles.
+    spacing_mm : float
+        Edge of a pixel.
+    rng : numpy.random.Generator
+        Source of chance: of how far they grow and where septa can be seen.
+    """
+    if not plane.any():
+        return plane
+    room = compartment_of(plane > 0, spacing_mm, spacing_mm)
+    femur = femur_room(plane, spacing_mm, spacing_mm)
+    if femur is not None:
+        y = np.arange(plane.shape[0])[:, None] * spacing_mm - femur[1]
+        x = np.arange(plane.shape[1]) * spacing_mm - femur[0]
+        room &= np.hypot(y, x) > femur[2] * 0.95
+    apart, places = cv2.distanceTransformWithLabels(
+        (plane == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    nearest = np.zeros(int(places.max()) + 1, dtype=np.uint8)
+    nearest[places[plane > 0]] = plane[plane > 0]
+    grown = room & (apart <= rng.uniform(0.8, 4.0) / spacing_mm)
+    packed = np.where(grown, nearest[places], plane)
+    border = np.zeros(plane.shape, dtype=bool)
+    border[1:] |= (packed[1:] != packed[:-1]) & (packed[1:] > 0) & (packed[:-1] > 0)
+    border[:, 1:] |= (packed[:, 1:] != packed[:, :-1]) & (packed[:, 1:] > 0) & (packed[:, :-1] > 0)
+    seen = smooth_plane(rng, plane.shape, 6 / spacing_mm) > rng.uniform(-2.5, 1.0)
+    return np.where(border & seen, np.uint8(0), packed)
 
 
 def _fill_gaps(

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from musclekit.errors import GeometryError, InputError, ParameterError
 from musclekit.labels import label_set
 from musclekit.phantom import MUSCLES, LegPlanes, ShapeRange, SliceRange, Structure, draw_slice, leg_planes, make_thigh
-from musclekit.phantom.random_contrast import LEAST_CONTRAST, draw_appearance, painted
+from musclekit.phantom.completion import femur_room
+from musclekit.phantom.random_contrast import LEAST_CONTRAST, _cancelled, draw_appearance, painted
 from musclekit.phantom.random_shape import moved_plane, smooth_plane, wasted_plane
-from musclekit.phantom.random_surroundings import grow_mass, other_limb, surrounded
+from musclekit.phantom.random_surroundings import grow_mass, other_limb, packed_plane, surrounded
 
 FULL = label_set("thigh-full")
 STILL = ShapeRange(rotation_deg=0, size=1, aspect=0, shear=0, sway_mm=0, shift_mm=0, waste=0, swell=0, change_mm=0)
@@ -95,6 +96,20 @@ def test_a_wasted_muscle_leaves_fat_and_a_swollen_one_takes_no_other(legs: tuple
     assert np.all((swollen == plane) | (swollen == 0) | (plane == 0))
 
 
+def test_packed_muscles_fill_clefts_and_leave_room_for_the_femur(legs: tuple[LegPlanes, ...]) -> None:
+    plane = moved_plane(legs[1].planes[3], 1.0, 240, np.random.default_rng(0), STILL)
+    room = femur_room(plane, 1.0, 1.0)
+    assert room is not None
+    column, row, radius = (int(value) for value in room)
+    for seed in range(5):
+        packed = packed_plane(plane, 1.0, np.random.default_rng(seed))
+        assert np.sum((packed > 0) & (plane == 0)) > 100
+        # What a muscle has it keeps, but for the septa.
+        assert np.all((packed == plane) | (packed == 0) | (plane == 0))
+        assert np.mean(packed[plane > 0] == 0) < 0.08
+        assert not packed[row - radius // 2 : row + radius // 2, column - radius // 2 : column + radius // 2].any()
+
+
 def test_muscles_keep_their_place_in_a_whole_leg(legs: tuple[LegPlanes, ...]) -> None:
     plane = moved_plane(legs[1].planes[3], 1.0, 240, np.random.default_rng(0), STILL)
     for seed in range(5):
@@ -145,6 +160,16 @@ def test_infiltration_goes_from_none_to_complete(legs: tuple[LegPlanes, ...]) ->
         shares.append((lateral - look.muscle) / (look.infiltrating_fat - look.muscle))
     assert np.quantile(shares, 0.2) < 0.1
     assert np.quantile(shares, 0.95) > 0.5
+
+
+def test_out_of_phase_fat_and_water_cancel_where_they_meet() -> None:
+    structure = np.full((40, 40), Structure.CLEFT, dtype=np.uint8)
+    structure[:, 20:] = 1
+    fat = np.where(structure == Structure.CLEFT, 1.0, 0.0).astype(np.float32)
+    lost = _cancelled(fat, structure, 1.0)
+    assert lost[20, 19:21].min() > 0.4
+    assert lost[20, [3, 36]].max() < 0.01
+    assert _cancelled(np.full_like(fat, 0.5), structure, 1.0).min() > 0.99
 
 
 def test_smooth_noise_is_smooth_and_of_one_scale() -> None:
