@@ -317,6 +317,9 @@ SYNTHESIS = "validation_share = 0.34\nsheet_every = 1\n[synthesis]\nother_limb =
 
 
 def test_a_network_learns_from_label_maps_alone(maps: Path, people: Path, tmp_path: Path) -> None:
+    assert validate_file(maps) | {"file": ""} == {
+        "file": "", "kind": "manifest", "cases": 3, "subjects": 3, "images": 0, "with labels": 3
+    }  # fmt: skip
     path = plan(tmp_path, labels="thigh-full", more=SYNTHESIS)
     path.write_text(path.read_text(encoding="utf-8").replace('["ct"]', '["ct", "t1w", "mr"]'), encoding="utf-8")
     whole = train_segmenter_on_manifest(path, maps, tmp_path / "whole", jobs=1)
