@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.thigh import PLAN, subject_of, write_manifest
 from benchmarks.trust_tables import correlation_over_people, predicted_errors, psv_table, true_volumes
 from benchmarks.unets_tables import ALL, over_seeds, with_means
+from musclekit.io import read_manifest
+from musclekit.neural.training.segmenter_plan import read_segmenter_plan
 from musclekit.statistics import partial_correlation, pearson
 
 
@@ -113,3 +117,20 @@ def test_of_several_seeds_scores_are_means() -> None:
         ["net", "b", 0.6],
         ["other", "a", 0.1],
     ]
+
+
+def test_the_plan_of_the_thigh_can_be_trained() -> None:
+    plan = read_segmenter_plan(PLAN)
+    assert plan.synthesis is not None
+    assert plan.labels.name == "thigh-full"
+
+
+def test_label_maps_of_one_number_are_one_person(tmp_path: Path) -> None:
+    assert subject_of("Training_T1_THIGH_031_0002") == subject_of("Training_Fat_THIGH_031_0000") == "huashan-031"
+    assert subject_of("Helsinki_STIR_THIGH_112_0001") == "helsinki-112"
+    assert subject_of("MyoSegmenTUM_Fat_HV005_1_0000") == "myosegmentum-HV005"
+    (tmp_path / "huashan_labels").mkdir()
+    for name in ("Training_T1_THIGH_003_0002", "Training_T1_THIGH_031_0002"):
+        (tmp_path / "huashan_labels" / f"{name}.nii.gz").touch()
+    write_manifest(tmp_path, tmp_path / "maps.csv")
+    assert [row.subject for row in read_manifest(tmp_path / "maps.csv")] == ["huashan-031"]
