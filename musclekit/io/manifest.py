@@ -137,11 +137,13 @@ def load_case(rows: Sequence[ManifestRow], label_set: LabelSet | None = None) ->
         images: dict[Contrast, Image] = {}
         for row in rows:
             if row.image is None:
-                raise InputError("it has no image, only a label map, from which images can be synthesised in training")
+                continue
             image = replace(open_scan(row.image, row.modality).image, domain=row.domain)
             if image.contrast in images:
                 raise SchemaError(f"two images of contrast {image.contrast}; state the modality of each row")
             images[image.contrast] = image
+        if not images:
+            raise InputError("it has no image, only a label map, from which images can be synthesised in training")
         reference = None
         if first.labels is not None and label_set is not None:
             reference = read_labels(first.labels, label_set)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,15 @@ from musclekit.labels import LabelSet, Side, label_mapping
 from musclekit.neural.views import AIR, ViewSpec, labels_in, unit_image, views_of
 from musclekit.neural.windows import Window
 
-__all__ = ["UNLABELLED", "LabelledScan", "LabelledView", "check_classes", "class_table", "labelled_views"]
+__all__ = [
+    "UNLABELLED",
+    "LabelledScan",
+    "LabelledView",
+    "check_classes",
+    "check_shown",
+    "class_table",
+    "labelled_views",
+]
 
 #: Class of a voxel that nothing is known of.
 UNLABELLED = 255
@@ -235,6 +243,11 @@ def check_classes(scans: Iterable[LabelledScan], label_set: LabelSet, where: str
     for scan in scans:
         for view in scan.views:
             present |= set(np.flatnonzero(np.bincount(view.classes.reshape(-1), minlength=256)).tolist())
+    check_shown(present, label_set, where)
+
+
+def check_shown(present: Collection[int], label_set: LabelSet, where: str) -> None:
+    """Refuse what shows some of the classes only; see `check_classes`."""
     missing = [label.full_name for n, label in enumerate(label_set, start=1) if n not in present]
     if missing:
         raise LabelError(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,14 +19,25 @@ from musclekit.errors import InputError
 from musclekit.image import Contrast, Grid
 from musclekit.labels import LabelSet, label_mapping, label_set
 from musclekit.neural.drawing import Batch
-from musclekit.neural.labelled import LabelledScan, LabelledView, class_table
-from musclekit.phantom import LegPlanes, SliceRange, draw_slice
+from musclekit.neural.labelled import LabelledScan, LabelledView, check_shown, class_table
+from musclekit.phantom import MUSCLES, LegPlanes, SliceRange, draw_slice
 
-__all__ = ["EXAMPLES", "SyntheticDrawing", "classes_of_full", "synthetic_scan"]
+__all__ = ["EXAMPLES", "SyntheticDrawing", "check_leg_classes", "classes_of_full", "synthetic_scan"]
 
 #: Slices of each leg that stand for it where a training needs some that stay the same: to choose an epoch, to be looked
 #: at, to know whose training it is.
 EXAMPLES = 12
+
+
+@contextmanager
+def _single_threaded_opencv() -> Iterator[None]:
+    """Keep OpenCV from starting threads of its own in each of ours."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 def classes_of_full(labels: LabelSet) -> NDArray[np.uint8]:
@@ -37,6 +50,21 @@ def classes_of_full(labels: LabelSet) -> NDArray[np.uint8]:
     """
     full = label_set("thigh-full")
     return class_table(labels)[label_mapping(full, labels).table()]
+
+
+def check_leg_classes(legs: Sequence[LegPlanes], labels: LabelSet, where: str = "the cases to train on") -> None:
+    """Refuse legs that lack a class of a label set, as `musclekit.neural.labelled.check_classes` does for scans.
+
+    Raises
+    ------
+    LabelError
+        If a label of the set is in none of them; the message names it.
+    """
+    table = classes_of_full(labels)
+    # What stands round the muscles is put there.
+    round_them = range(len(MUSCLES) + 1, len(table))
+    shown = {int(n) for leg in legs for n in np.unique(leg.planes)}
+    check_shown({int(table[n]) for n in (*shown, *round_them)}, labels, where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +114,8 @@ class SyntheticDrawing:
         """
         table = classes_of_full(self.labels)
         seeds = rng.integers(0, 2**63, (steps, batch))
-        with ThreadPoolExecutor(self.threads) as pool:
-            ahead = [pool.map(self._drawn, of_step.tolist()) for of_step in seeds[:1]]
+        with _single_threaded_opencv(), ThreadPoolExecutor(self.threads) as pool:
+            ahead = [pool.map(self._drawn, seeds[0].tolist())]
             for step in range(steps):
                 if step + 1 < steps:
                     # The next batch is drawn while the network learns from this one.

@@ -37,6 +37,9 @@ CLOSING_MM = 22.0
 NEAR_FEMUR_MM = 14.0
 FEMUR_RADIUS_MM = (9.0, 19.0)
 
+#: Between two legs a column holds at most this share of the muscle of the fullest one.
+MOST_BETWEEN = 0.2
+
 #: Least area of muscle in a slice for a leg to be built round it.
 LEAST_MUSCLE_MM2 = 300.0
 
@@ -216,6 +219,11 @@ def leg_columns(labels: LabelMap, muscles: NDArray[np.unsignedinteger], side: Si
         first, last = int(inside[0]), int(inside[-1])
         third = max((last - first) // 3, 1)
         low = mass[first + third : last - third + 1]
+        if low.min() > MOST_BETWEEN * mass.max():
+            raise LabelError(
+                "the label map shows one leg, or two that overlap, and does not say which side is which: state the "
+                "side, or take a sided label set"
+            )
         # The middle of the widest stretch that holds least muscle.
         cut = first + third + int(np.flatnonzero(low == low.min()).mean()) + 1
     return {"left": slice(0, cut), "right": slice(cut, every.stop)}
@@ -288,12 +296,13 @@ def section(
     dy, dx = spacing
     muscle = plane > 0
     compartment = compartment_of(muscle, dx, dy)
+    if not compartment.any():
+        return np.zeros_like(plane)
     outside = cv2.distanceTransform((~compartment).astype(np.uint8), cv2.DIST_L2, 5) * np.float32(dx)
     # Fat fills the notches of the fascia: skin follows the convex hull.
     hull = np.zeros_like(plane)
     outline, _ = cv2.findContours(compartment.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    if outline:
-        cv2.fillConvexPoly(hull, cv2.convexHull(np.concatenate(outline)), 1)
+    cv2.fillConvexPoly(hull, cv2.convexHull(np.concatenate(outline)), 1)
     beyond = cv2.distanceTransform(1 - hull, cv2.DIST_L2, 5) * np.float32(dx)
     rows, columns = np.nonzero(compartment)
     y = (np.arange(plane.shape[0]) - rows.mean())[:, None] * dy

@@ -74,35 +74,46 @@ def leg_planes(
     Raises
     ------
     LabelError
-        If the label set does not lead to ``thigh-11``, or no plane shows muscle.
+        If the label set does not lead to ``thigh-11``, no plane shows muscle, or it cannot be told which leg is which.
     GeometryError
-        If rows and columns do not run along A and R.
+        If planes, rows and columns do not run along S, A and R.
     """
     check_number("spacing_mm", spacing_mm, above=0)
     muscles = labels.mapped(label_mapping(labels.label_set, label_set("thigh-11"))).voxels.astype(np.uint8)
     if not muscles.any():
         raise LabelError("there is no muscle in the label map")
     axes = labels.grid.direction
-    if axes[0, 2] < 0.9 or axes[1, 1] < 0.9:
-        raise GeometryError("rows of the label map must grow to the front and its columns to the right (musclekit.io)")
+    if axes[0, 2] < 0.9 or axes[1, 1] < 0.9 or axes[2, 0] <= 0:
+        raise GeometryError(
+            "planes of the label map must grow upwards, its rows to the front, its columns to the right (musclekit.io)"
+        )
     _, dy, dx = labels.grid.spacing
     found = []
     for name, columns in leg_columns(labels, muscles, side).items():
-        leg = muscles[:, :, columns]
+        leg = muscles
+        if labels.label_set.is_sided:
+            # Legs may overlap from side to side.
+            mine = [label.id for label in labels.label_set if label.side == name]
+            leg = np.where(np.isin(labels.voxels, mine), muscles, np.uint8(0))
+        else:
+            leg = muscles[:, :, columns]
         if name == "left":
             leg = leg[:, :, ::-1]
-        kept = np.flatnonzero((leg > 0).sum(axis=(1, 2)) * dy * dx >= LEAST_MUSCLE_MM2)
-        if not len(kept):
+        shadow = np.logical_or.reduce(leg > 0, axis=0)
+        if not shadow.any():
             continue
-        shadow = np.logical_or.reduce(leg[kept] > 0, axis=0)
         rows, cols = np.flatnonzero(shadow.any(axis=1)), np.flatnonzero(shadow.any(axis=0))
         box = (
             slice(max(int(rows[0] - MARGIN_MM / dy), 0), int(rows[-1] + MARGIN_MM / dy) + 2),
             slice(max(int(cols[0] - MARGIN_MM / dx), 0), int(cols[-1] + MARGIN_MM / dx) + 2),
         )
-        planes = np.stack([_smooth(leg[k][box], dy / spacing_mm, dx / spacing_mm) for k in kept])
+        every = np.stack([_smooth(plane[box], dy / spacing_mm, dx / spacing_mm) for plane in leg])
+        area = np.count_nonzero(every, axis=(1, 2))
+        kept = np.flatnonzero(area * spacing_mm**2 >= LEAST_MUSCLE_MM2)
+        if not len(kept):
+            continue
+        planes, area = every[kept], area[kept]
         height = (kept - kept[0]) / max(kept[-1] - kept[0], 1)
-        area = np.count_nonzero(planes, axis=(1, 2))
         fullness = area / max(float(np.quantile(area, 0.75)), 1.0)
         found.append(LegPlanes(planes, height.astype(np.float64), fullness, spacing_mm, subject))
     if not found:

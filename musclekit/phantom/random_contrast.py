@@ -62,9 +62,9 @@ def _unit(contrast: Contrast) -> NDArray[np.float64]:
     """Return the grey values of a scanner on a scale from 0 to 1, in the order of the fields of `Appearance`."""
     look = APPEARANCE[contrast]
     values = np.array([*look.by_tissue(), look.infiltrating_fat], dtype=np.float64)
-    order = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     low, high = CT_SEEN if contrast is Contrast.CT else (0.0, float(values.max()))
-    return (np.clip(values, low, high) - low)[order] / (high - low)
+    unit: NDArray[np.float64] = (np.clip(values, low, high) - low) / (high - low)
+    return unit
 
 
 def _free(rng: np.random.Generator) -> NDArray[np.float64]:

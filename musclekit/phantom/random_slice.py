@@ -145,12 +145,21 @@ def draw_slice(legs: Sequence[LegPlanes], rng: np.random.Generator, how: SliceRa
     inside = _outline(inside, step, rng)
     if rng.random() < how.cropped:
         inside &= ~_beyond_edge(structure > 0, rng)
-    grey = np.asarray(cv2.resize(grey, (how.size, how.size), interpolation=cv2.INTER_AREA), dtype=np.float32)
+    # Image and classes are taken at the same fine pixels, the image as a mean over one whole pixel round them.
     middle = slice(how.fine // 2, None, how.fine)
+    grey = _averaged(grey, how.fine)[middle, middle]
     seen = inside[middle, middle]
     classes = np.where(seen, FULL_LABEL[structure[middle, middle]], np.uint8(0)).astype(np.uint8)
     grey = _acquired(grey, seen, rng, how)
     return RandomSlice(_in_range(grey, seen, rng, how), classes)
+
+
+def _averaged(grey: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Mean over a square of so many pixels round each; of an even number the outermost count half."""
+    kernel = np.full(width | 1, 1 / width, dtype=np.float32)
+    if width % 2 == 0:
+        kernel = np.pad(kernel[1:-1], 1, constant_values=np.float32(0.5 / width))
+    return np.asarray(cv2.sepFilter2D(grey, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
 
 
 def _through(grey: NDArray[np.float32], step: float, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -187,8 +196,10 @@ def _mirror_beside(
         return
     # The legs touch, or are pressed flat against each other.
     first = int(columns[0] + rng.uniform(-3, 10) / step)
-    reach = int(min(first, grey.shape[1] - first, rng.uniform(2, 26) / step))
-    if reach < 1 or first < reach:
+    # Where they are pressed flat, what this one loses on the inner side is gone.
+    reach = max(int(rng.uniform(2, 26) / step), first - int(columns[0]))
+    reach = min(reach, first, grey.shape[1] - first)
+    if reach < 1:
         return
     beside = slice(first - reach, first)
     of = slice(first, first + reach)

@@ -234,6 +234,8 @@ def evaluate_methods(
         "keep labels": keep_labels,
     }
     check_folder(out, "evaluate", parameters)
+    if all(row.image is None for rows in cases.rows for row in rows):
+        raise InputError(f"{manifest}: no case has an image, only label maps: there is nothing to segment")
     for method in built.values():
         _check_parameters(method)
     # What nobody annotated can be neither learnt from nor scored: it is in no fold.

@@ -134,6 +134,7 @@ def train_segmenter_on_manifest(
     """
     from musclekit.neural import resolve_device
     from musclekit.neural.labelled import check_classes
+    from musclekit.neural.synthesis import check_leg_classes
     from musclekit.neural.training.ranks import is_first_process
     from musclekit.neural.training.segmentation import NETWORK, train_segmenter
     from musclekit.neural.training.segmenter_plan import read_segmenter_plan
@@ -166,7 +167,10 @@ def train_segmenter_on_manifest(
         notes += _remarks(cases, scans)
         for name, division in divisions.items():
             where = f"fold '{name}': the cases to train on" if name else "the cases to train on"
-            check_classes(_of(scans, division.train), what.labels, where)
+            if what.synthesis is None:
+                check_classes(_of(scans, division.train), what.labels, where)
+            else:
+                check_leg_classes(_legs_of(legs, division.train), what.labels, where)
         if record is not None:
             # From the first step on the folder says what it holds: in an interrupted one nothing else is trained.
             record.write(out / "run.json")
@@ -176,7 +180,7 @@ def train_segmenter_on_manifest(
                 _of(scans, division.train),
                 fold_folder(out, name),
                 validation=_of(scans, division.validation),
-                legs=[leg for case_id in division.train for leg in legs.get(case_id, ())],
+                legs=_legs_of(legs, division.train),
                 device=device,
                 threads=jobs,
                 until=until,
@@ -236,12 +240,16 @@ def _synthetic(
     """Return the legs of a label map, and slices of them that stand for it."""
     from musclekit.neural.synthesis import synthetic_scan
 
-    subject = cases.subjects[case_id]
+    subject, labels = cases.subjects[case_id], cases.open_labels(case_id)
     try:
-        legs = leg_planes(cases.open_labels(case_id), subject, spacing_mm=how.step_mm, side=cases.side_of(case_id))
+        legs = leg_planes(labels, subject, spacing_mm=how.step_mm, side=cases.side_of(case_id))
     except InputError as problem:
         raise type(problem)(f"case '{case_id}': {problem}") from problem
     return legs, (synthetic_scan(case_id, subject, legs, plan.labels, how, plan.seed),)
+
+
+def _legs_of(legs: Mapping[str, tuple[LegPlanes, ...]], ids: Sequence[str]) -> list[LegPlanes]:
+    return [leg for case_id in ids for leg in legs.get(case_id, ())]
 
 
 def _of(scans: Mapping[str, tuple[LabelledScan, ...]], ids: Sequence[str]) -> list[LabelledScan]:

@@ -75,7 +75,7 @@ def _validate_csv(path: Path) -> dict[str, Any]:
         "cases": len({row.case_id for row in rows}),
         "subjects": len({row.subject for row in rows}),
         "images": sum(row.image is not None for row in rows),
-        "with labels": sum(row.labels is not None for row in rows),
+        "with labels": len({row.case_id for row in rows if row.labels is not None}),
     }
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from musclekit.errors import InputError, LabelError
 from musclekit.labels import label_set
-from musclekit.neural.synthesis import EXAMPLES, SyntheticDrawing, classes_of_full, synthetic_scan
+from musclekit.neural.synthesis import EXAMPLES, SyntheticDrawing, check_leg_classes, classes_of_full, synthetic_scan
 from musclekit.phantom import LegPlanes, SliceRange, leg_planes, make_thigh
 
 HOW = SliceRange(size=48, spacing_mm=4.0, fine=2)
@@ -57,6 +60,21 @@ def test_classes_are_those_of_the_label_set(legs: tuple[LegPlanes, ...]) -> None
     assert torch.equal(fewer == 1, (classes >= 1) & (classes <= 11))
     with pytest.raises(LabelError, match="no map from 'thigh-full' to 'hip-thigh-22'"):
         classes_of_full(label_set("hip-thigh-22"))
+
+
+def test_a_muscle_that_no_leg_has_is_named(legs: tuple[LegPlanes, ...]) -> None:
+    check_leg_classes(legs, FULL)
+    lacking = [replace(leg, planes=np.where(leg.planes == 7, 0, leg.planes)) for leg in legs]
+    with pytest.raises(LabelError, match="the cases of fold 2 show no gracilis: a network cannot learn"):
+        check_leg_classes(lacking, FULL, "the cases of fold 2")
+    check_leg_classes([*lacking, legs[0]], FULL)
+
+
+def test_opencv_has_its_threads_back(legs: tuple[LegPlanes, ...]) -> None:
+    before = cv2.getNumThreads()
+    seen = [cv2.getNumThreads() for _ in SyntheticDrawing(legs, FULL, HOW).epoch(2, 1, np.random.default_rng(0))]
+    assert seen == [1, 1]
+    assert cv2.getNumThreads() == before
 
 
 def test_an_epoch_without_steps_is_a_pass_over_the_planes(legs: tuple[LegPlanes, ...]) -> None:

@@ -69,5 +69,39 @@ def test_what_cannot_be_taken_apart_is_refused(labels: LabelMap) -> None:
     with pytest.raises(LabelError, match="no plane of the label map shows 150 mm2 of muscle"):
         leg_planes(LabelMap(speck, grid, label_set("thigh-11")), "p", side="right")
     turned = Grid((1, 9, 9), grid.affine @ np.diag([1.0, 1.0, -1.0, 1.0]))
-    with pytest.raises(GeometryError, match="rows of the label map must grow to the front"):
+    with pytest.raises(GeometryError, match="planes of the label map must grow upwards, its rows to the front"):
         leg_planes(LabelMap(speck, turned, label_set("thigh-11")), "p")
+
+
+def test_one_leg_has_to_have_its_side(labels: LabelMap) -> None:
+    full = label_set("thigh-full")
+    right = np.zeros(labels.grid.shape, dtype=np.uint8)
+    for label in full:
+        right[np.isin(labels.voxels, labels.label_set.ids_of(label.name, "right"))] = label.id
+    alone = LabelMap(right, labels.grid, full)
+    with pytest.raises(LabelError, match=r"shows one leg, or two that overlap, .* state the side"):
+        leg_planes(alone, "p")
+    (leg,) = leg_planes(alone, "p", side="right")
+    assert np.array_equal(leg.planes, leg_planes(labels, "p")[1].planes)
+
+
+def test_legs_that_overlap_keep_their_muscles_where_sides_are_known(labels: LabelMap) -> None:
+    left, right = leg_planes(labels, "p")
+    sides = labels.label_set
+    is_left = np.isin(labels.voxels, [label.id for label in sides if label.side == "left"])
+    shifted = np.where(is_left, 0, labels.voxels)
+    moved = np.zeros_like(shifted)
+    moved[:, :, 20:] = np.where(is_left, labels.voxels, 0)[:, :, :-20]
+    both = labels.with_voxels(np.where(shifted > 0, shifted, moved))
+    again = leg_planes(both, "p")
+    assert np.array_equal(again[1].planes, right.planes)
+    assert np.sum(again[0].planes > 0) > 0.7 * np.sum(left.planes > 0)
+
+
+def test_planes_that_smoothing_empties_are_left_out() -> None:
+    speckled = np.zeros((2, 60, 60), dtype=np.uint8)
+    speckled[0, ::3, ::3] = 1
+    speckled[1, 20:40, 20:40] = 1
+    labels = LabelMap(speckled, Grid.from_spacing((2, 60, 60), (5, 1, 1)), label_set("thigh-11"))
+    (leg,) = leg_planes(labels, "p", side="right")
+    assert len(leg.planes) == 1

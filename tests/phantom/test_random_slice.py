@@ -13,6 +13,7 @@ from musclekit.phantom import MUSCLES, LegPlanes, ShapeRange, SliceRange, Struct
 from musclekit.phantom.completion import femur_room
 from musclekit.phantom.random_contrast import LEAST_CONTRAST, _cancelled, draw_appearance, painted
 from musclekit.phantom.random_shape import moved_plane, smooth_plane, wasted_plane
+from musclekit.phantom.random_slice import _averaged, _beyond_edge, _mirror_beside
 from musclekit.phantom.random_surroundings import grow_mass, other_limb, packed_plane, surrounded
 
 FULL = label_set("thigh-full")
@@ -34,6 +35,43 @@ def test_every_slice_is_one(legs: tuple[LegPlanes, ...], seed: int) -> None:
     assert found.image.min() >= -1
     assert found.image.max() <= 1
     assert set(np.unique(found.classes)) <= {0, *FULL.ids}
+
+
+@pytest.mark.parametrize("fine", [1, 2, 3, 4])
+def test_classes_lie_where_the_image_shows_them(fine: int) -> None:
+    # The rim of a disc is as bright on either side of its labels, whatever the number of fine pixels.
+    size = 40 * fine
+    at = np.arange(size) - (size - 1) / 2
+    disc = np.hypot(at[:, None], at) < 12.3 * fine
+    middle = slice(fine // 2, None, fine)
+    image = _averaged(disc.astype(np.float32), fine)[middle, middle]
+    labels = disc[middle, middle]
+    rows, columns = np.indices(image.shape)
+    for axis in (rows, columns):
+        assert (axis * image).sum() / image.sum() == pytest.approx(axis[labels].mean(), abs=0.06)
+    assert image.sum() == pytest.approx(labels.sum(), rel=0.03)
+
+
+def test_the_other_leg_is_no_part_of_this_one() -> None:
+    structure = np.zeros((60, 60), dtype=np.uint8)
+    structure[20:40, 25:55] = 1
+    for seed in range(30):
+        grey, mine, inside = (structure == 1).astype(np.float32), structure.copy(), structure > 0
+        _mirror_beside(grey, mine, inside, 1.0, np.random.default_rng(seed))
+        kept = np.flatnonzero((mine == 1).any(axis=0))
+        other = np.flatnonzero((mine == Structure.SKIN).any(axis=0))
+        # No part of the leg is left beyond the other one.
+        assert len(other) == 0 or other.max() < kept.min()
+        assert np.array_equal(mine > 0, inside)
+
+
+def test_an_edge_of_the_field_of_view_cuts_the_leg() -> None:
+    leg = np.zeros((60, 60), dtype=bool)
+    leg[10:50, 10:50] = True
+    for seed in range(20):
+        lost = np.mean(_beyond_edge(leg, np.random.default_rng(seed))[leg])
+        assert 0 < lost <= 0.46
+    assert not _beyond_edge(np.zeros((5, 5), dtype=bool), np.random.default_rng(0)).any()
 
 
 def test_the_same_seed_draws_the_same_slice(legs: tuple[LegPlanes, ...]) -> None:

@@ -307,9 +307,11 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of the label maps of three phantoms, without an image."""
     folder = tmp_path_factory.mktemp("maps")
     cohort = write_phantoms(folder, subjects=3, modalities=("ct",), slices=3, size=64, seed=4, reference="thigh-11")
-    rows = [replace(row, image=None) for row in read_manifest(cohort)]
-    write_manifest(rows, folder / "maps.csv")
-    shutil.rmtree(folder / "images", ignore_errors=True)
+    rows = read_manifest(cohort)
+    write_manifest([replace(row, image=None) for row in rows], folder / "maps.csv")
+    for row in rows:
+        assert row.image is not None
+        row.image.unlink()
     return folder / "maps.csv"
 
 
@@ -336,6 +338,14 @@ def test_a_network_learns_from_label_maps_alone(maps: Path, people: Path, tmp_pa
     found = NetworkSegmenter(checkpoint=str(whole.networks[0])).segment(scan)
     assert found.grid == scan.grid
     assert found.label_set.name == "thigh-full"
+
+
+def test_slices_have_a_size_that_the_network_takes(maps: Path, tmp_path: Path) -> None:
+    path = plan(tmp_path, more="[synthesis]")
+    text = path.read_text(encoding="utf-8").replace("[32, 32]", "[34, 34]")
+    path.write_text(text.replace('"bayesian-unet", width = 4, depth = 3, dropout = 0.1', '"unet-2d"'), encoding="utf-8")
+    with pytest.raises(ParameterError, match=r"'unet-2d' does not take slices of 34 pixels: set .* to \[36, 36\]"):
+        train_segmenter_on_manifest(path, maps, tmp_path / "out", jobs=1)
 
 
 def test_what_cannot_be_synthesised_is_refused(maps: Path, people: Path, tmp_path: Path) -> None:

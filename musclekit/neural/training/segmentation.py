@@ -25,7 +25,7 @@ from musclekit.neural.device import told_of_memory
 from musclekit.neural.drawing import Batch, Drawing, stacked
 from musclekit.neural.labelled import UNLABELLED, LabelledScan, LabelledView, check_classes
 from musclekit.neural.segmentation import class_probabilities
-from musclekit.neural.synthesis import SyntheticDrawing
+from musclekit.neural.synthesis import SyntheticDrawing, check_leg_classes
 from musclekit.neural.training.log import not_finite, write_losses
 from musclekit.neural.training.ranks import Ranks, joined
 from musclekit.neural.training.running import check_share, last_epoch, seeded_threads, set_rate, stopped
@@ -143,7 +143,10 @@ def train_segmenter(
         If a file cannot be written; what stood there is as it was.
     """
     last = last_epoch(plan.schedule.epochs, until)
-    check_classes(scans, plan.labels)
+    if plan.synthesis is None:
+        check_classes(scans, plan.labels)
+    else:
+        check_leg_classes(legs, plan.labels)
     shared = sorted({scan.subject for scan in scans} & {scan.subject for scan in validation})
     if shared:
         raise LeakError(f"subject '{shared[0]}' stands among those trained on and in the validation")
