@@ -387,7 +387,7 @@ def check_segmenter_plan(plan: SegmenterPlan) -> None:
         size = plan.sample_size(network)
         if plan.synthesis is not None and size != tuple(plan.view.size):
             raise ParameterError(
-                f"'{plan.network['name']}' does not take slices of {plan.view.size[0]} pixels: set the size of the view "
+                f"'{plan.network['name']}' does not take slices of {plan.view.size[0]} pixels: set the view's size "
                 f"to {list(size)}"
             )
         network.eval()(torch.empty(1, 2 * plan.context + 1, *size))
