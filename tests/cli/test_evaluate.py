@@ -49,6 +49,15 @@ def test_methods_are_scored_and_label_maps_kept(command: Command, cohort: Path, 
     assert dice(tmp_path / "again" / "scores.csv").equals(dice(out / "scores.csv").loc[["gmm"]])
 
 
+def test_label_maps_alone_cannot_be_segmented(command: Command, cohort: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(cohort / "manifest.csv", dtype=str)
+    table["labels"] = [str(cohort / name) for name in table["labels"]]
+    table.drop(columns=["image", "modality"]).to_csv(tmp_path / "maps.csv", index=False)
+    assert "maps.csv: no case has an image, only label maps: there is nothing to segment" in refused(
+        command, "evaluate", tmp_path / "maps.csv", "-o", "out", "--method", "gmm"
+    )
+
+
 def test_a_method_that_learns_is_fitted_on_folds(command: Command, cohort: Path, tmp_path: Path) -> None:
     manifest = cohort / "manifest.csv"
     assert "'appearance' learns from annotated cases" in refused(
