@@ -90,7 +90,6 @@ def leg_planes(
     _, dy, dx = labels.grid.spacing
     found = []
     for name, columns in leg_columns(labels, muscles, side).items():
-        leg = muscles
         if labels.label_set.is_sided:
             # Legs may overlap from side to side.
             mine = [label.id for label in labels.label_set if label.side == name]

@@ -77,9 +77,7 @@ def packed_plane(plane: NDArray[np.uint8], spacing_mm: float, rng: np.random.Gen
     room = compartment_of(plane > 0, spacing_mm, spacing_mm)
     femur = femur_room(plane, spacing_mm, spacing_mm)
     if femur is not None:
-        y = np.arange(plane.shape[0])[:, None] * spacing_mm - femur[1]
-        x = np.arange(plane.shape[1]) * spacing_mm - femur[0]
-        room &= np.hypot(y, x) > femur[2] * 0.95
+        room &= _apart_from(femur, plane.shape, spacing_mm) > femur[2] * 0.95
     apart, places = cv2.distanceTransformWithLabels(
         (plane == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -94,15 +92,21 @@ def packed_plane(plane: NDArray[np.uint8], spacing_mm: float, rng: np.random.Gen
     return np.where(border & seen, np.uint8(0), packed)
 
 
+def _apart_from(femur: tuple[float, float, float], shape: tuple[int, ...], spacing_mm: float) -> NDArray[np.float64]:
+    """Return the distance of each pixel from the middle of the femur, in mm."""
+    y = np.arange(shape[0])[:, None] * spacing_mm - femur[1]
+    x = np.arange(shape[1]) * spacing_mm - femur[0]
+    apart: NDArray[np.float64] = np.hypot(y, x)
+    return apart
+
+
 def _fill_gaps(
     plane: NDArray[np.uint8], femur: tuple[float, float, float] | None, spacing_mm: float, rng: np.random.Generator
 ) -> None:
     """Put other muscles into the wide gaps of a compartment, in place."""
     gap = compartment_of(plane > 0, spacing_mm, spacing_mm) & (plane == 0)
     if femur is not None:
-        y = np.arange(plane.shape[0])[:, None] * spacing_mm - femur[1]
-        x = np.arange(plane.shape[1]) * spacing_mm - femur[0]
-        gap &= np.hypot(y, x) > femur[2] + rng.uniform(1, 5)
+        gap &= _apart_from(femur, plane.shape, spacing_mm) > femur[2] + rng.uniform(1, 5)
     depth = cv2.distanceTransform(gap.astype(np.uint8), cv2.DIST_L2, 3) * np.float32(spacing_mm)
     core = depth > rng.uniform(2.0, 5.0)
     if not core.any():
@@ -150,14 +154,12 @@ def _make_end(
     limb = _ellipse(plane.shape, spacing_mm, centre, radius, rng)
     room = cv2.distanceTransform((plane == 0).astype(np.uint8), cv2.DIST_L2, 3) * spacing_mm > rng.uniform(0.5, 2.5)
     if femur is not None:
-        y = np.arange(plane.shape[0])[:, None] * spacing_mm - femur[1]
-        x = np.arange(plane.shape[1]) * spacing_mm - femur[0]
-        room &= np.hypot(y, x) > femur[2] + 1.5
+        room &= _apart_from(femur, plane.shape, spacing_mm) > femur[2] + 1.5
     free = limb & room
     plane[limb & (plane == 0)] = Structure.CLEFT
     if femur is not None:
         # The femur is put there with the rest of the section.
-        plane[np.hypot(y, x) <= femur[2]] = 0
+        plane[_apart_from(femur, plane.shape, spacing_mm) <= femur[2]] = 0
     n = int(rng.integers(4, 13) if hip else rng.integers(2, 7))
     plane[free & _cells(plane.shape, spacing_mm, centre, radius, n, 0.85 if hip else 0.4, rng)] = Structure.OTHER_MUSCLE
     bones = int(rng.integers(0, 3) if hip else rng.integers(femur is None, 3))
