@@ -22,11 +22,14 @@ from musclekit.image import Contrast
 from musclekit.labels import label_set
 from musclekit.metrics import dice
 from musclekit.registry import build
+from musclekit.workflows.phantoms import write_phantoms
 from musclekit.workflows.train_segmenter import train_segmenter_on_manifest
 
 PLAN = Path(__file__).with_name("thigh.toml")
 #: Whose label maps are left out: images of huashan-003 are checked on.
 LEFT_OUT = ("THIGH_003",)
+#: Digital people beside the 31 real ones, who have shapes of their own.
+PHANTOMS = 4
 
 
 def subject_of(name: str) -> str:
@@ -38,8 +41,10 @@ def subject_of(name: str) -> str:
 
 
 def write_manifest(data: Path, path: Path) -> None:
-    """Write the manifest of the label maps."""
+    """Write the manifest of the label maps: of real people, and of `PHANTOMS` digital ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    phantoms = path.parent / "phantoms"
+    write_phantoms(phantoms, subjects=PHANTOMS, grades=("healthy",), slices=12, seed=3, prefix="digital")
     with path.open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(["case_id", "subject", "labels", "label_set"])
@@ -47,6 +52,9 @@ def write_manifest(data: Path, path: Path) -> None:
             name = file.name.removesuffix(".nii.gz")
             if not any(part in name for part in LEFT_OUT):
                 table.writerow([name, subject_of(name), file.resolve(), "huashan-11"])
+        for file in sorted(phantoms.glob("*_dseg.nii.gz")):
+            name = file.name.removesuffix("_dseg.nii.gz")
+            table.writerow([name, name, file.resolve(), "thigh-full-sided"])
 
 
 def check(checkpoint: Path, data: Path) -> list[str]:

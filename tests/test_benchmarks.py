@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.thigh import PLAN, subject_of, write_manifest
+from benchmarks.thigh import PHANTOMS, PLAN, subject_of, write_manifest
 from benchmarks.trust_tables import correlation_over_people, predicted_errors, psv_table, true_volumes
 from benchmarks.unets_tables import ALL, over_seeds, with_means
 from musclekit.io import read_manifest
@@ -122,7 +122,7 @@ def test_of_several_seeds_scores_are_means() -> None:
 def test_the_plan_of_the_thigh_can_be_trained() -> None:
     plan = read_segmenter_plan(PLAN)
     assert plan.synthesis is not None
-    assert plan.labels.name == "thigh-full"
+    assert plan.labels.name == "thigh-context"
 
 
 def test_label_maps_of_one_number_are_one_person(tmp_path: Path) -> None:
@@ -133,4 +133,6 @@ def test_label_maps_of_one_number_are_one_person(tmp_path: Path) -> None:
     for name in ("Training_T1_THIGH_003_0002", "Training_T1_THIGH_031_0002"):
         (tmp_path / "huashan_labels" / f"{name}.nii.gz").touch()
     write_manifest(tmp_path, tmp_path / "maps.csv")
-    assert [row.subject for row in read_manifest(tmp_path / "maps.csv")] == ["huashan-031"]
+    subjects = [row.subject for row in read_manifest(tmp_path / "maps.csv")]
+    assert [name for name in subjects if not name.startswith("digital")] == ["huashan-031"]
+    assert len(set(subjects)) == 1 + PHANTOMS

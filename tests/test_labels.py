@@ -26,6 +26,7 @@ _HIP = {
     "obturator externus", "obturator internus", "piriformis", "psoas major",
 }  # fmt: skip
 _FULL = {"femur", "other compartment", "subcutaneous fat"}
+_CONTEXT = _FULL | {"other muscle", "other bone"}
 _QMRI_ADDUCTORS = {"adductor minimus", "adductor longus", "adductor brevis", "pectineus"}
 
 #: What each map leaves out, on purpose. Maps that are not here leave out nothing.
@@ -47,6 +48,12 @@ DROPPED = {
     ("thigh-full", "huashan-11"): _FULL,
     ("thigh-full", "thigh-11"): _FULL,
     ("thigh-full", "thigh-10"): _FULL,
+    ("thigh-context", "thigh-4"): {"adductor magnus"} | _CONTEXT,
+    ("thigh-context", "functional-3"): _CONTEXT,
+    ("thigh-context", "muscle"): _CONTEXT - {"other muscle"},
+    ("thigh-context", "huashan-11"): _CONTEXT,
+    ("thigh-context", "thigh-11"): _CONTEXT,
+    ("thigh-context", "thigh-10"): _CONTEXT,
     ("qmritools", "muscle"): {"ilium", "femur"},
     ("hip-thigh-22", "muscle"): {"pelvis", "femur", "sacrum"},
     ("tissue", "muscle"): {"cortical bone", "marrow", "subcutaneous fat", "intermuscular fat"},
@@ -63,7 +70,7 @@ DROPPED = {
 def test_every_set_is_there() -> None:
     assert set(SETS) == {
         "tissue", "compartment", "muscle", "thigh-4", "thigh-10", "hip-thigh-22", "functional-3", "huashan-11",
-        "thigh-11", "thigh-full", "qmritools",
+        "thigh-11", "thigh-full", "thigh-context", "qmritools",
     }  # fmt: skip
     assert set(label_set_names()) == {name + suffix for name in SETS for suffix in ("", "-sided")}
 

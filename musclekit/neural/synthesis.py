@@ -22,7 +22,7 @@ from musclekit.neural.drawing import Batch
 from musclekit.neural.labelled import LabelledScan, LabelledView, check_shown, class_table
 from musclekit.phantom import MUSCLES, LegPlanes, SliceRange, draw_slice
 
-__all__ = ["EXAMPLES", "SyntheticDrawing", "check_leg_classes", "classes_of_full", "synthetic_scan"]
+__all__ = ["EXAMPLES", "SyntheticDrawing", "check_leg_classes", "classes_of_context", "synthetic_scan"]
 
 #: Slices of each leg that stand for it where a training needs some that stay the same: to choose an epoch, to be looked
 #: at, to know whose training it is.
@@ -40,16 +40,16 @@ def _single_threaded_opencv() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def classes_of_full(labels: LabelSet) -> NDArray[np.uint8]:
-    """Lookup table from the ids of ``thigh-full``, in which slices are drawn, to the classes of a label set.
+def classes_of_context(labels: LabelSet) -> NDArray[np.uint8]:
+    """Lookup table from the ids of ``thigh-context``, in which slices are drawn, to the classes of a label set.
 
     Raises
     ------
     LabelError
-        If no map leads from ``thigh-full`` to it.
+        If no map leads from ``thigh-context`` to it.
     """
-    full = label_set("thigh-full")
-    return class_table(labels)[label_mapping(full, labels).table()]
+    context = label_set("thigh-context")
+    return class_table(labels)[label_mapping(context, labels).table()]
 
 
 def check_leg_classes(legs: Sequence[LegPlanes], labels: LabelSet, where: str = "the cases to train on") -> None:
@@ -60,7 +60,7 @@ def check_leg_classes(legs: Sequence[LegPlanes], labels: LabelSet, where: str = 
     LabelError
         If a label of the set is in none of them; the message names it.
     """
-    table = classes_of_full(labels)
+    table = classes_of_context(labels)
     # What stands round the muscles is put there.
     round_them = range(len(MUSCLES) + 1, len(table))
     shown = {int(n) for leg in legs for n in np.unique(leg.planes)}
@@ -112,7 +112,7 @@ class SyntheticDrawing:
         rng : numpy.random.Generator
             Where the seeds come from.
         """
-        table = classes_of_full(self.labels)
+        table = classes_of_context(self.labels)
         seeds = rng.integers(0, 2**63, (steps, batch))
         with _single_threaded_opencv(), ThreadPoolExecutor(self.threads) as pool:
             ahead = [pool.map(self._drawn, seeds[0].tolist())]
@@ -153,7 +153,7 @@ def synthetic_scan(
     LabelledScan
         A view for each leg, whose planes are `EXAMPLES` slices of every contrast.
     """
-    table = classes_of_full(labels)
+    table = classes_of_context(labels)
     grid = Grid((EXAMPLES, how.size, how.size), np.diag([how.spacing_mm] * 3 + [1.0]))
     views = []
     for n, leg in enumerate(legs):

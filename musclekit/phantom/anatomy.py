@@ -36,6 +36,9 @@ class Structure(IntEnum):
     OTHER_MUSCLE = 19
     #: What does not belong there: a tumour, a haematoma.
     MASS = 20
+    #: Bone that is no femur: knee, lower leg, pelvis.
+    OTHER_CORTEX = 21
+    OTHER_MARROW = 22
 
 
 class Tissue(IntEnum):
@@ -74,19 +77,33 @@ TISSUE_OF_STRUCTURE = _table(
     SUBCUTANEOUS=Tissue.SUBCUTANEOUS_FAT,
     SKIN=Tissue.SKIN,
     OTHER_MUSCLE=Tissue.MUSCLE,
+    OTHER_CORTEX=Tissue.CORTICAL_BONE,
+    OTHER_MARROW=Tissue.MARROW,
     MASS=Tissue.MUSCLE,
 )
 
 #: Ids in the label set ``tissue``: what lies inside the fascia and is neither muscle nor bone counts as intermuscular
 #: fat, fascia and vessels too, so that muscle and intermuscular fat together are the compartment. Skin is background.
-TISSUE_LABEL = _table(MUSCLE=1, CORTEX=2, MARROW=3, SUBCUTANEOUS=4, CLEFT=5, FASCIA=5, VESSEL=5, OTHER_MUSCLE=1)
+TISSUE_LABEL = _table(
+    MUSCLE=1, CORTEX=2, MARROW=3, SUBCUTANEOUS=4, CLEFT=5, FASCIA=5, VESSEL=5, OTHER_MUSCLE=1, OTHER_CORTEX=2,
+    OTHER_MARROW=3,
+)  # fmt: skip
 
 #: Ids in the label set ``thigh-full``, in which the muscles have the ids that they have here.
 FULL_LABEL = _table(
-    CORTEX=12, MARROW=12, CLEFT=13, FASCIA=13, VESSEL=13, SUBCUTANEOUS=14, OTHER_MUSCLE=13, MASS=13
-).copy()
+    CORTEX=12, MARROW=12, CLEFT=13, FASCIA=13, VESSEL=13, SUBCUTANEOUS=14, OTHER_MUSCLE=13, OTHER_CORTEX=13,
+    OTHER_MARROW=13, MASS=13,
+).copy()  # fmt: skip
 FULL_LABEL[1 : len(MUSCLES) + 1] = np.arange(1, len(MUSCLES) + 1)
 FULL_LABEL.flags.writeable = False
+
+#: Ids in the label set ``thigh-context``, in which the muscles have the ids that they have here.
+CONTEXT_LABEL = _table(
+    CORTEX=12, MARROW=12, CLEFT=13, FASCIA=13, VESSEL=13, SUBCUTANEOUS=14, OTHER_MUSCLE=15, OTHER_CORTEX=16,
+    OTHER_MARROW=16, MASS=13,
+).copy()  # fmt: skip
+CONTEXT_LABEL[1 : len(MUSCLES) + 1] = np.arange(1, len(MUSCLES) + 1)
+CONTEXT_LABEL.flags.writeable = False
 
 #: Fat stands round a vessel out to this many times its radius.
 SHEATH = 1.3

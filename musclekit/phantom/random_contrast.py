@@ -109,12 +109,14 @@ def painted(
     table[Structure.VESSEL] = look.vessel
     table[Structure.SUBCUTANEOUS] = look.subcutaneous_fat
     table[Structure.SKIN] = look.skin
+    table[Structure.OTHER_CORTEX] = look.cortical_bone
+    table[Structure.OTHER_MARROW] = look.marrow
     table[Structure.OTHER_MUSCLE] = look.muscle + rng.normal(0, 0.03)
     table[Structure.MASS] = rng.uniform(0, 1.1)
     texture = np.full(_N, rng.uniform(0, 0.03), dtype=np.float32)
     texture[list(_FATTY)] = rng.uniform(0, 0.05)
     texture[Structure.MASS] = rng.uniform(0, 0.25)
-    texture[Structure.MARROW] = rng.uniform(0, 0.08)
+    texture[[Structure.MARROW, Structure.OTHER_MARROW]] = rng.uniform(0, 0.08)
     grey = table[structure]
     fat = _infiltration(structure, spacing_mm, rng)
     grey += fat * (np.float32(look.infiltrating_fat) - grey)
@@ -124,7 +126,7 @@ def painted(
         rng, structure.shape, 8 / spacing_mm
     )
     if rng.random() < OPPOSED:
-        fat[np.isin(structure, (*_FATTY, Structure.MARROW))] = 1
+        fat[np.isin(structure, (*_FATTY, Structure.MARROW, Structure.OTHER_MARROW))] = 1
         grey *= 1 - np.float32(rng.uniform(0.4, 1)) * _cancelled(fat, structure, spacing_mm)
     return grey.astype(np.float32)
 

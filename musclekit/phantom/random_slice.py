@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from musclekit.checks import check_number
 from musclekit.errors import GeometryError, InputError
-from musclekit.phantom.anatomy import FULL_LABEL, Structure
+from musclekit.phantom.anatomy import CONTEXT_LABEL, Structure
 from musclekit.phantom.leg_planes import LegPlanes
+from musclekit.phantom.other_regions import other_region
 from musclekit.phantom.random_contrast import draw_appearance, painted
 from musclekit.phantom.random_shape import ShapeRange, moved_plane, smooth_plane, wasted_plane
-from musclekit.phantom.random_surroundings import grow_mass, other_limb, packed_plane, surrounded
+from musclekit.phantom.random_surroundings import grow_mass, packed_plane, surrounded
 
 __all__ = ["RandomSlice", "SliceRange", "draw_slice"]
 
@@ -41,7 +42,7 @@ class SliceRange:
         Pixels are means of so many by so many in which the leg is painted.
     shape : ShapeRange
         Of the muscles.
-    other_limb, packed, mass, neighbour, cropped, metal, streaks, dim : float
+    other_region, packed, mass, neighbour, cropped, metal, streaks, dim : float
         How often the slice is that of no thigh, has muscles that fill the clefts between them, a mass, a piece of the
         other leg beside it, an edge of the field of view across it, metal or streaks, or is darker than the rest of
         its scan.
@@ -58,11 +59,11 @@ class SliceRange:
     spacing_mm: float = 2.0
     fine: int = 2
     shape: ShapeRange = field(default_factory=ShapeRange)
-    other_limb: float = 0.10
+    other_region: float = 0.14
     packed: float = 0.45
-    mass: float = 0.08
+    mass: float = 0.12
     neighbour: float = 0.25
-    cropped: float = 0.12
+    cropped: float = 0.25
     metal: float = 0.02
     streaks: float = 0.06
     dim: float = 0.15
@@ -73,7 +74,7 @@ class SliceRange:
         check_number("size", self.size, least=8, whole=True)
         check_number("spacing_mm", self.spacing_mm, above=0)
         check_number("fine", self.fine, least=1, whole=True)
-        for name in ("other_limb", "packed", "mass", "neighbour", "cropped", "metal", "streaks", "dim"):
+        for name in ("other_region", "packed", "mass", "neighbour", "cropped", "metal", "streaks", "dim"):
             check_number(name, getattr(self, name), least=0, most=1)
         for name in ("noise", "bias"):
             check_number(name, getattr(self, name), least=0)
@@ -93,7 +94,7 @@ class RandomSlice:
     image : ndarray of float32, shape (size, size)
         -1 to 1, air outside the leg.
     classes : ndarray of uint8, shape (size, size)
-        Ids of ``thigh-full``, 0 outside the leg.
+        Ids of ``thigh-context``, 0 outside the leg.
     """
 
     image: NDArray[np.float32]
@@ -127,8 +128,8 @@ def draw_slice(legs: Sequence[LegPlanes], rng: np.random.Generator, how: SliceRa
     if not np.isclose(leg.spacing_mm, step):
         raise GeometryError(f"the leg has pixels of {leg.spacing_mm:g} mm, slices are painted in {step:g} mm")
     size = how.size * how.fine
-    if rng.random() < how.other_limb:
-        structure = other_limb(size, step, rng)
+    if rng.random() < how.other_region:
+        structure = other_region(size, step, rng)
     else:
         plane = moved_plane(leg.planes[k], step, size, rng, how.shape)
         if rng.random() < how.packed:
@@ -144,12 +145,18 @@ def draw_slice(legs: Sequence[LegPlanes], rng: np.random.Generator, how: SliceRa
         _mirror_beside(grey, structure, inside, step, rng)
     inside = _outline(inside, step, rng)
     if rng.random() < how.cropped:
-        inside &= ~_beyond_edge(structure > 0, rng)
+        for _ in range(1 + (rng.random() < 0.3)):
+            inside &= ~_beyond_edge(structure > 0, rng)
+        # Views have what is seen in their middle; what is rolled round lies outside of it.
+        by = _to_the_middle(inside)
+        grey, structure, inside = (
+            np.roll(grey, by, (0, 1)), np.roll(structure, by, (0, 1)), np.roll(inside, by, (0, 1))
+        )  # fmt: skip
     # Image and classes are taken at the same fine pixels, the image as a mean over one whole pixel round them.
     middle = slice(how.fine // 2, None, how.fine)
     grey = _averaged(grey, how.fine)[middle, middle]
     seen = inside[middle, middle]
-    classes = np.where(seen, FULL_LABEL[structure[middle, middle]], np.uint8(0)).astype(np.uint8)
+    classes = np.where(seen, CONTEXT_LABEL[structure[middle, middle]], np.uint8(0)).astype(np.uint8)
     grey = _acquired(grey, seen, rng, how)
     return RandomSlice(_in_range(grey, seen, rng, how), classes)
 
@@ -222,7 +229,16 @@ def _beyond_edge(leg: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np
         return np.zeros(leg.shape, dtype=bool)
     turn = rng.choice([0.0, 0.5, 1.0, 1.5]) * np.pi + rng.normal(0, 0.05)
     along = np.cos(turn) * np.arange(leg.shape[1]) + np.sin(turn) * np.arange(leg.shape[0])[:, None]
-    return np.asarray(along > np.quantile(along[leg], rng.uniform(0.55, 0.98)))
+    return np.asarray(along > np.quantile(along[leg], rng.uniform(0.4, 0.98)))
+
+
+def _to_the_middle(inside: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return by how much a plane is to be rolled for what a field of view leaves of a leg to stand in its middle."""
+    if not inside.any():
+        return 0, 0
+    seen = [np.flatnonzero(inside.any(axis=1 - axis)) for axis in (0, 1)]
+    down, across = (len(inside) // 2 - (int(at[0]) + int(at[-1])) // 2 for at in seen)
+    return down, across
 
 
 def _acquired(

@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 
 from musclekit.phantom.anatomy import Structure
 from musclekit.phantom.completion import compartment_of, draw_surroundings, femur_room, section
+from musclekit.phantom.other_regions import cells, put_bone, wobbly_ellipse
 from musclekit.phantom.random_shape import smooth_plane
 
-__all__ = ["grow_mass", "other_limb", "packed_plane", "surrounded"]
+__all__ = ["grow_mass", "packed_plane", "surrounded"]
 
 #: From this share of the leg's height upwards the hip is near: adductors fill the gaps, glutei lie outside.
 NEAR_HIP = 0.55
+#: Below this share the femur is no shaft any more.
+NEAR_KNEE = 0.2
 #: How often gaps between the muscles hold other muscles, below and above it.
 FILLED = (0.35, 0.85)
 #: How often there are muscles outside the eleven, below and above it.
@@ -46,7 +49,9 @@ def surrounded(
     plane = muscles.copy()
     femur = femur_room(plane, spacing_mm, spacing_mm)
     if femur is not None:
-        femur = (femur[0], femur[1], float(np.clip(femur[2] * rng.uniform(0.75, 1.1), 7.0, 20.0)))
+        # Towards the knee the femur widens.
+        most = 20.0 if height > NEAR_KNEE else 28.0
+        femur = (femur[0], femur[1], float(np.clip(femur[2] * rng.uniform(0.75, 1.1), 7.0, most)))
     near = height > NEAR_HIP
     if fullness < SPARSE * rng.uniform(0.8, 1.2):
         _make_end(plane, femur, spacing_mm, near, rng)
@@ -151,7 +156,8 @@ def _make_end(
     radius = float(rng.uniform(52, 95) if hip else rng.uniform(38, 62))
     away = rng.normal(0, 0.35 * radius, 2).clip(-0.7 * radius, 0.7 * radius)
     centre = np.array([rows.mean(), columns.mean()]) * spacing_mm + away
-    limb = _ellipse(plane.shape, spacing_mm, centre, radius, rng)
+    shape = (plane.shape[0], plane.shape[1])
+    limb = wobbly_ellipse(shape, spacing_mm, centre, radius, rng)
     room = cv2.distanceTransform((plane == 0).astype(np.uint8), cv2.DIST_L2, 3) * spacing_mm > rng.uniform(0.5, 2.5)
     if femur is not None:
         room &= _apart_from(femur, plane.shape, spacing_mm) > femur[2] + 1.5
@@ -161,91 +167,10 @@ def _make_end(
         # The femur is put there with the rest of the section.
         plane[_apart_from(femur, plane.shape, spacing_mm) <= femur[2]] = 0
     n = int(rng.integers(4, 13) if hip else rng.integers(2, 7))
-    plane[free & _cells(plane.shape, spacing_mm, centre, radius, n, 0.85 if hip else 0.4, rng)] = Structure.OTHER_MUSCLE
+    plane[free & cells(shape, spacing_mm, centre, radius, n, 0.85 if hip else 0.4, rng)] = Structure.OTHER_MUSCLE
     bones = int(rng.integers(0, 3) if hip else rng.integers(femur is None, 3))
     for _ in range(bones):
-        _put_bone(plane, free, spacing_mm, centre, radius, 26 if hip else 36, rng)
-
-
-def _ellipse(
-    shape: tuple[int, ...], spacing_mm: float, centre: NDArray[np.float64], radius: float, rng: np.random.Generator
-) -> NDArray[np.bool_]:
-    """Return a wobbly ellipse."""
-    flat = rng.uniform(0.8, 1.25)
-    y = (np.arange(shape[0])[:, None] * spacing_mm - centre[0]) / flat
-    x = (np.arange(shape[1]) * spacing_mm - centre[1]) * flat
-    return np.asarray(np.hypot(y, x) * (1 + 0.08 * smooth_plane(rng, (shape[0], shape[1]), 25 / spacing_mm)) < radius)
-
-
-def _cells(
-    shape: tuple[int, ...],
-    spacing_mm: float,
-    centre: NDArray[np.float64],
-    radius: float,
-    n: int,
-    share: float,
-    rng: np.random.Generator,
-) -> NDArray[np.bool_]:
-    """Return muscles: some of the cells round n random points, with septa between them."""
-    y, x = (np.arange(side) * spacing_mm - middle for side, middle in zip(shape, centre, strict=True))
-    seeds = rng.uniform(-1, 1, (n, 2)) * radius
-    sway = 5 * smooth_plane(rng, (shape[0], shape[1]), 12 / spacing_mm)
-    apart = np.stack([np.hypot(y[:, None] + sway - sy, x + sway - sx) for sy, sx in seeds])
-    nearest = np.partition(apart, 1, axis=0)[:2] if n > 1 else np.stack([apart[0], apart[0] + 100])
-    found: NDArray[np.bool_] = (nearest[1] - nearest[0] > rng.uniform(0.8, 6.0)) & (rng.random(n) < share)[
-        apart.argmin(axis=0)
-    ]
-    return found
-
-
-def _put_bone(
-    plane: NDArray[np.uint8],
-    free: NDArray[np.bool_],
-    spacing_mm: float,
-    centre: NDArray[np.float64],
-    radius: float,
-    most: float,
-    rng: np.random.Generator,
-) -> None:
-    """Put a bone somewhere into the free part of a limb, in place."""
-    middle = centre + rng.uniform(-0.5, 0.5, 2) * radius
-    long, short, turn = rng.uniform(9, most), rng.uniform(0.5, 1.0), rng.uniform(0, np.pi)
-    y = np.arange(plane.shape[0])[:, None] * spacing_mm - middle[0]
-    x = np.arange(plane.shape[1]) * spacing_mm - middle[1]
-    away = np.hypot(np.cos(turn) * x + np.sin(turn) * y, (np.cos(turn) * y - np.sin(turn) * x) / short)
-    away = away * (1 + 0.1 * smooth_plane(rng, plane.shape, 20 / spacing_mm))
-    plane[free & (away < long)] = Structure.CORTEX
-    plane[free & (away < long - rng.uniform(1.5, 6))] = Structure.MARROW
-
-
-def other_limb(size_px: int, spacing_mm: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return a section that is no thigh: a knee, a calf, a hip.
-
-    Parameters
-    ----------
-    size_px : int
-        Rows and columns.
-    spacing_mm : float
-        Edge of a pixel.
-    rng : numpy.random.Generator
-        Source of chance.
-
-    Returns
-    -------
-    ndarray of uint8, shape (size_px, size_px)
-        `Structure`, none of the eleven muscles among them.
-    """
-    knee = rng.random() < 0.5
-    radius = float(rng.uniform(32, 60) if knee else rng.uniform(55, 100))
-    shape = (size_px, size_px)
-    centre = np.full(2, (size_px - 1) / 2 * spacing_mm) + rng.uniform(-10, 10, 2)
-    limb = _ellipse(shape, spacing_mm, centre, radius, rng)
-    plane = np.where(limb, np.uint8(Structure.CLEFT), np.uint8(0))
-    n = int(rng.integers(2, 9) if knee else rng.integers(5, 16))
-    plane[limb & _cells(shape, spacing_mm, centre, radius, n, 0.35 if knee else 0.8, rng)] = Structure.OTHER_MUSCLE
-    for _ in range(rng.integers(1, 4)):
-        _put_bone(plane, limb, spacing_mm, centre, radius, 34 if knee else 26, rng)
-    return section(plane, None, (spacing_mm, spacing_mm), draw_surroundings(rng), 1.0)
+        put_bone(plane, free, spacing_mm, centre, radius, 26 if hip else 36, rng)
 
 
 def grow_mass(structure: NDArray[np.uint8], spacing_mm: float, rng: np.random.Generator) -> None:
@@ -257,6 +182,12 @@ def grow_mass(structure: NDArray[np.uint8], spacing_mm: float, rng: np.random.Ge
     y = (np.arange(structure.shape[0])[:, None] - rows[here]) * spacing_mm
     x = (np.arange(structure.shape[1]) - columns[here]) * spacing_mm * rng.uniform(0.6, 1.6)
     wobble = 1 + 0.2 * smooth_plane(rng, structure.shape, 8 / spacing_mm)
-    mass = np.hypot(y, x) * wobble < rng.uniform(6, 32)
-    spared = np.isin(structure, (Structure.AIR, Structure.SKIN, Structure.CORTEX, Structure.MARROW))
+    mass = np.hypot(y, x) * wobble < (rng.uniform(30, 60) if rng.random() < 0.25 else rng.uniform(6, 32))
+    spared = np.isin(
+        structure,
+        (
+            Structure.AIR, Structure.SKIN, Structure.CORTEX, Structure.MARROW, Structure.OTHER_CORTEX,
+            Structure.OTHER_MARROW,
+        ),
+    )  # fmt: skip
     structure[mass & ~spared] = Structure.MASS

@@ -11,12 +11,13 @@ from musclekit.errors import GeometryError, InputError, ParameterError
 from musclekit.labels import label_set
 from musclekit.phantom import MUSCLES, LegPlanes, ShapeRange, SliceRange, Structure, draw_slice, leg_planes, make_thigh
 from musclekit.phantom.completion import femur_room
+from musclekit.phantom.other_regions import other_region
 from musclekit.phantom.random_contrast import LEAST_CONTRAST, _cancelled, draw_appearance, painted
 from musclekit.phantom.random_shape import moved_plane, smooth_plane, wasted_plane
-from musclekit.phantom.random_slice import _averaged, _beyond_edge, _mirror_beside
-from musclekit.phantom.random_surroundings import grow_mass, other_limb, packed_plane, surrounded
+from musclekit.phantom.random_slice import _averaged, _beyond_edge, _mirror_beside, _to_the_middle
+from musclekit.phantom.random_surroundings import grow_mass, packed_plane, surrounded
 
-FULL = label_set("thigh-full")
+CONTEXT = label_set("thigh-context")
 STILL = ShapeRange(rotation_deg=0, size=1, aspect=0, shear=0, sway_mm=0, shift_mm=0, waste=0, swell=0, change_mm=0)
 
 
@@ -34,7 +35,7 @@ def test_every_slice_is_one(legs: tuple[LegPlanes, ...], seed: int) -> None:
     assert np.isfinite(found.image).all()
     assert found.image.min() >= -1
     assert found.image.max() <= 1
-    assert set(np.unique(found.classes)) <= {0, *FULL.ids}
+    assert set(np.unique(found.classes)) <= {0, *CONTEXT.ids}
 
 
 @pytest.mark.parametrize("fine", [1, 2, 3, 4])
@@ -70,7 +71,7 @@ def test_an_edge_of_the_field_of_view_cuts_the_leg() -> None:
     leg[10:50, 10:50] = True
     for seed in range(20):
         lost = np.mean(_beyond_edge(leg, np.random.default_rng(seed))[leg])
-        assert 0 < lost <= 0.46
+        assert 0 < lost <= 0.61
     assert not _beyond_edge(np.zeros((5, 5), dtype=bool), np.random.default_rng(0)).any()
 
 
@@ -83,14 +84,14 @@ def test_the_same_seed_draws_the_same_slice(legs: tuple[LegPlanes, ...]) -> None
 
 def test_most_slices_show_most_muscles(legs: tuple[LegPlanes, ...]) -> None:
     rng = np.random.default_rng(1)
-    how = SliceRange(other_limb=0, cropped=0)
+    how = SliceRange(other_region=0, cropped=0)
     shown = [len(set(np.unique(draw_slice(legs, rng, how).classes)) & set(range(1, 12))) for _ in range(40)]
     assert np.median(shown) >= 9
 
 
 def test_contrasts_are_of_every_kind(legs: tuple[LegPlanes, ...]) -> None:
     rng = np.random.default_rng(2)
-    how = SliceRange(other_limb=0, cropped=0, mass=0)
+    how = SliceRange(other_region=0, cropped=0, mass=0)
     brighter = []
     for _ in range(60):
         found = draw_slice(legs, rng, how)
@@ -163,9 +164,23 @@ def test_the_hip_and_the_knee_have_other_muscles(legs: tuple[LegPlanes, ...]) ->
     other = [np.sum(surrounded(plane, 1.0, 0.95, 0.1, np.random.default_rng(seed)) == Structure.OTHER_MUSCLE)
              for seed in range(10)]  # fmt: skip
     assert np.median(other) > 2 * np.sum(plane > 0)
-    limb = other_limb(200, 1.0, np.random.default_rng(1))
-    assert not np.isin(limb, np.arange(1, len(MUSCLES) + 1)).any()
-    assert (limb == Structure.SUBCUTANEOUS).any()
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=40, deadline=None)
+def test_what_is_no_thigh_shows_no_muscle_and_no_bone_of_one(seed: int) -> None:
+    limb = other_region(200, 1.0, np.random.default_rng(seed))
+    assert not np.isin(limb, [*range(1, len(MUSCLES) + 1), Structure.CORTEX, Structure.MARROW]).any()
+    assert (limb == Structure.SKIN).any()
+    assert np.isin(limb, (Structure.OTHER_MARROW, Structure.OTHER_MUSCLE)).sum() > 100
+
+
+def test_what_a_field_of_view_leaves_stands_in_the_middle() -> None:
+    inside = np.zeros((60, 60), dtype=bool)
+    inside[2:12, 30:59] = True
+    moved = np.roll(inside, _to_the_middle(inside), (0, 1))
+    assert np.allclose(np.argwhere(moved).mean(axis=0), 29.5, atol=1)
+    assert _to_the_middle(np.zeros((60, 60), dtype=bool)) == (0, 0)
 
 
 def test_a_mass_spares_bone_and_air(legs: tuple[LegPlanes, ...]) -> None:

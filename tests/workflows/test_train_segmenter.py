@@ -315,14 +315,14 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "maps.csv"
 
 
-SYNTHESIS = "validation_share = 0.34\nsheet_every = 1\n[synthesis]\nother_limb = 0.2\nshape = { rotation_deg = 10 }"
+SYNTHESIS = "validation_share = 0.34\nsheet_every = 1\n[synthesis]\nother_region = 0.2\nshape = { rotation_deg = 10 }"
 
 
 def test_a_network_learns_from_label_maps_alone(maps: Path, people: Path, tmp_path: Path) -> None:
     assert validate_file(maps) | {"file": ""} == {
         "file": "", "kind": "manifest", "cases": 3, "subjects": 3, "images": 0, "with labels": 3
     }  # fmt: skip
-    path = plan(tmp_path, labels="thigh-full", more=SYNTHESIS)
+    path = plan(tmp_path, labels="thigh-context", more=SYNTHESIS)
     path.write_text(path.read_text(encoding="utf-8").replace('["ct"]', '["ct", "t1w", "mr"]'), encoding="utf-8")
     whole = train_segmenter_on_manifest(path, maps, tmp_path / "whole", jobs=1)
     train_segmenter_on_manifest(path, maps, tmp_path / "parts", jobs=1, until=1)
@@ -337,7 +337,7 @@ def test_a_network_learns_from_label_maps_alone(maps: Path, people: Path, tmp_pa
     scan = open_cases(people / "manifest.csv").open("sub-01_ct").image
     found = NetworkSegmenter(checkpoint=str(whole.networks[0])).segment(scan)
     assert found.grid == scan.grid
-    assert found.label_set.name == "thigh-full"
+    assert found.label_set.name == "thigh-context"
 
 
 def test_slices_have_a_size_that_the_network_takes(maps: Path, tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_what_cannot_be_synthesised_is_refused(maps: Path, people: Path, tmp_pat
     for old, new, message in (
         ('kind = "leg"', 'kind = "whole"', "slices of single legs are synthesised: set view = leg, not 'whole'"),
         ("[32, 32]", "[32, 48]", r"slices that are synthesised are square: the size of the view is \(32, 48\)"),
-        ('labels = "thigh-11"', 'labels = "hip-thigh-22"', "no map from 'thigh-full' to 'hip-thigh-22'"),
+        ('labels = "thigh-11"', 'labels = "hip-thigh-22"', "no map from 'thigh-context' to 'hip-thigh-22'"),
         ('contrasts = ["ct"]', 'contrasts = ["ct"]\ncontext = 1', "slices are synthesised one by one"),
     ):
         path = plan(tmp_path, more="[synthesis]")

@@ -19,7 +19,7 @@ from musclekit.neural.device import Precision
 from musclekit.neural.drawing import SampleKind
 from musclekit.neural.schedule import decay_factor
 from musclekit.neural.segmentation_losses import SegmentationLoss
-from musclekit.neural.synthesis import classes_of_full
+from musclekit.neural.synthesis import classes_of_context
 from musclekit.neural.training.plan_file import read_plan_data
 from musclekit.neural.views import ViewSpec
 from musclekit.neural.windows import CT_WINDOW, MR_WINDOW, Window
@@ -348,7 +348,7 @@ def check_segmenter_plan(plan: SegmenterPlan) -> None:
             raise ParameterError(f"slices of single legs are synthesised: set view = leg, not '{plan.view.kind}'")
         if plan.context:
             raise ParameterError("slices are synthesised one by one, without neighbours: leave context out")
-        classes_of_full(plan.labels)
+        classes_of_context(plan.labels)
     if plan.view.kind == "femur" and any(contrast is not Contrast.CT for contrast in plan.contrasts):
         raise ParameterError("the femur's view is for CT: in MR the femur's axis is not found; take view = leg")
     weights = plan.loss.class_weights
