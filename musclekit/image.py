@@ -26,6 +26,7 @@ from musclekit.errors import (
 from musclekit.labels import LabelMapping, LabelSet, Side
 
 __all__ = [
+    "Assessment",
     "Case",
     "Contrast",
     "Domain",
@@ -453,6 +454,29 @@ class Prediction:
     def mean(self) -> ProbabilityMap:
         """Mean of the sampled probabilities."""
         return self.mean_probabilities()
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """What a segmenter that knows its limits says of one image.
+
+    Parameters
+    ----------
+    labels : LabelMap
+        None in the slices that are not accepted.
+    accepted : ndarray of bool, shape (Z,)
+        Slices that show what the segmenter knows.
+    confidence : mapping of str to float
+        Dice to be expected of each structure, by its name, and its side where that is known (``"sartorius left"``);
+        NaN where it was not found.
+    notes : tuple of str
+        What a reader has to know.
+    """
+
+    labels: LabelMap
+    accepted: NDArray[np.bool_]
+    confidence: Mapping[str, float]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, Self, runtime_checkable
 
-from musclekit.image import Case, Contrast, Domain, Image, LabelMap, Prediction, ProbabilityMap
+from musclekit.image import Assessment, Case, Contrast, Domain, Image, LabelMap, Prediction, ProbabilityMap
 from musclekit.labels import LabelSet
 
-__all__ = ["ProbabilisticSegmenter", "Refiner", "Segmenter", "Translator", "UncertainSegmenter"]
+__all__ = ["AssessedSegmenter", "ProbabilisticSegmenter", "Refiner", "Segmenter", "Translator", "UncertainSegmenter"]
 
 
 @runtime_checkable
@@ -51,6 +51,14 @@ class UncertainSegmenter(Segmenter, Protocol):
 
     def predict(self, image: Image) -> Prediction:
         """Labels, mean probabilities, variance, and samples of volume and area."""
+
+
+@runtime_checkable
+class AssessedSegmenter(Segmenter, Protocol):
+    """A segmenter that knows its limits: which slices show what it knows, and how well it found each structure."""
+
+    def assess(self, image: Image) -> Assessment:
+        """Labels, the slices that have any, and the Dice to be expected of each structure."""
 
 
 @runtime_checkable

@@ -89,6 +89,8 @@ _BUILT_IN = (
           "how bright muscle is in annotated cases, on the scale of each image's mixture", "annotated cases"),
     Entry("multiatlas", "segmenter", "musclekit.segmenters.multiatlas:MultiAtlasSegmenter",
           "single muscles by a vote of annotated thighs laid onto the scan", "annotated cases"),
+    Entry("thigh", "segmenter", "musclekit.segmenters.thigh:ThighSegmenter",
+          "eleven muscles a side in CT and MR of any contrast, by a network that never saw a scan; its weights ship"),
     Entry("threshold", "segmenter", "musclekit.segmenters.threshold:ThresholdSegmenter",
           "HU window (CT) or Otsu (MR): the baseline"),
     _trained("unet-256", "U-Net of strided convolutions down to a pixel, as in Yang et al."),

@@ -79,7 +79,19 @@ def segment(
     cases: Annotated[
         Path | None, typer.Option("--cases", help="Manifest of annotated cases, for a method that learns from them.")
     ] = None,
-    label_set: LabelSetName = None,
+    cases_label_set: Annotated[
+        str | None,
+        typer.Option(
+            "--cases-label-set",
+            help="What the ids of the label maps of --cases mean; read from the label tables beside them if left out.",
+        ),
+    ] = None,
+    label_set: Annotated[
+        str | None,
+        typer.Option(
+            "--label-set", help="To write labels in: muscle, functional-3, thigh-4, huashan-11 ...; else the method's."
+        ),
+    ] = None,
     strict: Strict = False,
     calibration: Annotated[
         Path | None,
@@ -105,6 +117,7 @@ def segment(
             series=series,
             side=_side(side),
             cases=cases,
+            cases_label_set=cases_label_set,
             label_set_name=label_set,
             strict=strict,
             calibration=calibration,

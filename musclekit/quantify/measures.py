@@ -21,6 +21,9 @@ from musclekit.quantify.values import Columns, fat_fractions, grey_values, ratio
 
 __all__ = ["Measures", "measure"]
 
+#: Structures that a thigh need not show.
+NEED_NOT_BE = ("other muscle", "other bone")
+
 #: What the two sides are compared by, where it is measured.
 COMPARED = ("volume_ml", "csa_max_mm2", "fat_fraction_of_sums")
 
@@ -312,7 +315,7 @@ def _warnings(structures: pd.DataFrame, cosines: NDArray[np.float64]) -> tuple[s
         return ", ".join(f"{row.structure} {row.side}".strip() for row in rows.itertuples())
 
     found = []
-    absent = structures[structures["status"] == "absent"]
+    absent = structures[(structures["status"] == "absent") & ~structures["structure"].isin(NEED_NOT_BE)]
     if len(absent):
         found.append(f"not found in this scan: {named(absent)}")
     beyond = structures[structures["in_first_slice"] | structures["in_last_slice"]]

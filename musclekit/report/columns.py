@@ -70,7 +70,15 @@ COLUMNS = (
         "Status",
         kind="status",
         meaning="ok; cut: touches the border of the field of view or stands in the first or last slice, so its size is "
-        "a lower bound; absent: no voxel, so there is no number, rather than a zero.",
+        "a lower bound; absent: no voxel, so there is no number, rather than a zero; not a thigh: a slice in which the "
+        "method labels nothing.",
+    ),
+    Column(
+        "expected_dice",
+        "Expected Dice",
+        "",
+        2,
+        meaning="Dice that structures found with as much certainty had on slices whose truth is known.",
     ),
     Column(
         "csa_mm2",

@@ -33,8 +33,10 @@ __all__ = ["Failure", "Picture", "Report", "ScanSection", "Table", "render_repor
 MAX_ROWS = 400
 #: Where there is no number.
 NOTHING = "\N{EN DASH}"
+#: Slices of these statuses are not listed.
+NOT_LISTED = ("absent", "not a thigh")
 #: How a status looks; one that is not named here calls for attention.
-CHIPS = {"ok": "ok", "absent": "absent", "failed": "bad"}
+CHIPS = {"ok": "ok", "absent": "absent", "not a thigh": "absent", "failed": "bad"}
 #: Flags of a structure that is cut, in words.
 CUT_AT = {"touches_border": "border", "in_first_slice": "first slice", "in_last_slice": "last slice"}
 
@@ -242,7 +244,7 @@ class _TableView:
 def _scan_view(scan: ScanSection, number: int) -> dict[str, Any]:
     present = scan.slices
     if present is not None and "status" in present:
-        present = present[present["status"] != "absent"]
+        present = present[~present["status"].isin(NOT_LISTED)]
     views = {
         "structures": _table_view(scan.structures, "Measures"),
         "asymmetry": _asymmetry_view(scan.asymmetry, "Left and right"),

@@ -1,8 +1,8 @@
 """Weights that ship with musclekit, and the names they go by.
 
 A name stands wherever a checkpoint is asked for: ``build("hard-to-easy", checkpoint="hard-to-easy-t1w")``. Beside each
-checkpoint lies its card as JSON, to be read without torch. What may ship is said in ``docs/results_translation.md``;
-``python -m benchmarks.release_weights`` puts it here.
+checkpoint lies its card as JSON, to be read without torch. What may ship is said in ``docs/results_translation.md`` and
+``docs/results_thigh.md``; ``benchmarks.release_weights`` and ``benchmarks.release_thigh`` put it here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class ShippedWeights:
     def summary(self) -> str:
         """One line for a list: contrast, what it learnt from, licence."""
         card = self.card
-        return f"weights for {card['source']['contrast']}, learnt from {card['data']}; {card['licence']}"
+        contrasts = ", ".join(card["windows"]) if "windows" in card else card["source"]["contrast"]
+        return f"weights for {contrasts}, learnt from {card['data']}; {card['licence']}"
 
 
 def shipped() -> dict[str, ShippedWeights]:

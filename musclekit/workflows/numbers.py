@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +12,34 @@ from numpy.typing import NDArray
 
 from musclekit.anatomy import Leg, body_mask, femur_axis, femur_mask, label_sides, obliquity_cosine, split_legs
 from musclekit.errors import MusclekitError, SegmentationError
-from musclekit.image import Contrast, Image, LabelMap
+from musclekit.image import Assessment, Contrast, Image, LabelMap
 from musclekit.io import Scan, replacing
 from musclekit.labels import Side
 from musclekit.quantify import Measures, measure
 from musclekit.workflows.record import write_json
 
-__all__ = ["BONE_LABELS", "scan_details", "sided_measures", "write_measures", "write_table"]
+__all__ = [
+    "BONE_LABELS",
+    "NOT_ASSESSED",
+    "assessed_measures",
+    "scan_details",
+    "sided_measures",
+    "write_measures",
+    "write_table",
+]
 
 #: Label set (unsided) to the labels that make up its bone, from which the femur's axis is taken in MR.
 BONE_LABELS: Mapping[str, tuple[str, ...]] = {
     "tissue": ("cortical bone", "marrow"),
     "compartment": ("bone",),
     "thigh-full": ("femur",),
+    "thigh-context": ("femur",),
     "qmritools": ("femur",),
     "hip-thigh-22": ("femur",),
 }
+
+#: Status of slices in which a segmenter that knows its limits labels nothing.
+NOT_ASSESSED = "not a thigh"
 
 #: Areas are corrected up to this angle of the femur. The femur frame doubts axes beyond 35 degrees, but patients whose
 #: hips are bent over a cushion lie at 36 to 43, and they need the correction most: the cosine of 40 degrees is 0.77.
@@ -76,6 +89,29 @@ def sided_measures(
     # Why there is no axis has been said, leg by leg.
     others = [text for text in measures.warnings if not (legs and text.startswith("no femur axis is known"))]
     return Measures(measures.structures, measures.slices, measures.asymmetry, (*notes, *others))
+
+
+def assessed_measures(measures: Measures, assessment: Assessment) -> Measures:
+    """Return measures with what their segmenter says of them.
+
+    Parameters
+    ----------
+    measures : Measures
+        Of the labels of the assessment, in whatever label set.
+    assessment : Assessment
+        What the segmenter said.
+
+    Returns
+    -------
+    Measures
+        Structures with a column ``expected_dice``, NaN where the segmenter says nothing of them; slices that were not
+        accepted have the status ``"not a thigh"``, and no area.
+    """
+    structures, slices = measures.structures.copy(), measures.slices.copy()
+    names = (structures["structure"] + " " + structures["side"]).str.strip()
+    structures["expected_dice"] = [assessment.confidence.get(name, float("nan")) for name in names]
+    slices.loc[~assessment.accepted[slices["slice"].to_numpy()], "status"] = NOT_ASSESSED
+    return replace(measures, structures=structures, slices=slices)
 
 
 def _legs(image: Image, side: Side | None, notes: list[str]) -> tuple[Leg, ...]:

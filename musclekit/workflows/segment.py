@@ -16,14 +16,14 @@ from musclekit.compose import for_side
 from musclekit.errors import InputError, ParameterError, SegmentationError, UnsafeError, unknown_name
 from musclekit.image import Contrast
 from musclekit.io import open_scan, write_label_table, write_labels
-from musclekit.labels import Side
+from musclekit.labels import LabelSet, Side, label_mapping, label_set
 from musclekit.memory import remembering
-from musclekit.protocols import Segmenter
+from musclekit.protocols import AssessedSegmenter, Segmenter
 from musclekit.report import scan_figures
 from musclekit.uncertainty import DiceCalibration
 from musclekit.workflows.batch import Batch, Job, naming_fates, scan_records
 from musclekit.workflows.cases import open_cases
-from musclekit.workflows.numbers import scan_details, sided_measures, write_measures, write_table
+from musclekit.workflows.numbers import assessed_measures, scan_details, sided_measures, write_measures, write_table
 from musclekit.workflows.outcome import BatchOutcome, OnProgress, ScanOutcome
 from musclekit.workflows.pages import write_picture, write_scan_report
 from musclekit.workflows.record import RunRecord, file_hash
@@ -86,6 +86,7 @@ def segment_scans(
     series: str | None = None,
     side: Side | None = None,
     cases: Path | None = None,
+    cases_label_set: str | None = None,
     label_set_name: str | None = None,
     strict: bool = False,
     calibration: Path | None = None,
@@ -110,8 +111,10 @@ def segment_scans(
         Which leg, for scans that show one.
     cases : Path, optional
         Manifest of annotated cases, for a method that learns from them.
-    label_set_name : str, optional
+    cases_label_set : str, optional
         What the ids of their label maps mean; read from the label tables beside them if left out.
+    label_set_name : str, optional
+        Label set to write the labels in, one that the method's leads to; the method's own if left out.
     strict : bool
         Whether a scan whose translation does not pass its checks is refused.
     calibration : Path, optional
@@ -141,7 +144,11 @@ def segment_scans(
     batch = Batch.find(scans, out)
     description = dict(method) if method is not None else registry.describe(registry.build("tissue"))
     with noted_warnings() as notes:
-        fitted = _fitted(description, cases, label_set_name)
+        fitted = _fitted(description, cases, cases_label_set)
+    wanted = None if label_set_name is None else label_set(label_set_name)
+    if wanted is not None:
+        # Refused before the first scan where no way leads there.
+        label_mapping(fitted.label_set, wanted)
     translator = translator_in(fitted)
     if strict and translator is None:
         raise ParameterError("strict is about translations, and no translator is named")
@@ -152,7 +159,7 @@ def segment_scans(
         check_calibration(expected, fitted)
     started = datetime.now(UTC)
     work = partial(_segment, method=fitted, contrast=contrast, series=series, side=side, strict=strict,
-                   calibration=expected)  # fmt: skip
+                   calibration=expected, wanted=wanted)  # fmt: skip
     outcomes = batch.run(work, processes=jobs, progress=progress)
     parameters = {
         "method": description,
@@ -160,6 +167,7 @@ def segment_scans(
         "series": series,
         "side": side,
         "cases": None if cases is None else str(cases),
+        "label_set": label_set_name,
         "strict": strict,
         "calibration": None if calibration is None else str(calibration),
         "jobs": jobs,
@@ -230,6 +238,7 @@ def _segment(
     side: Side | None,
     strict: bool,
     calibration: DiceCalibration | None,
+    wanted: LabelSet | None,
 ) -> ScanOutcome:
     began = time.perf_counter()
     scan = open_scan(job.path, contrast=contrast, series=series)
@@ -242,8 +251,11 @@ def _segment(
             if translator is not None:
                 checked = check_translation(scan.image, translated_by(method, scan.image), translator, strict=strict)
             sampled = uncertain(method)
-            trust = None
-            if sampled is None:
+            trust = assessment = None
+            if isinstance(method, AssessedSegmenter):
+                assessment = method.assess(scan.image)
+                labels = assessment.labels
+            elif sampled is None:
                 labels = method.segment(scan.image)
             else:
                 prediction = sampled.predict(scan.image)
@@ -251,7 +263,11 @@ def _segment(
                 trust = trust_in(prediction, scan.image, side=side, calibration=calibration)
     except (InputError, SegmentationError, UnsafeError) as problem:
         raise type(problem)(f"{job.path}: {problem}") from problem
+    if wanted is not None:
+        labels = labels.mapped(label_mapping(labels.label_set, wanted))
     measures = sided_measures(labels, scan.image, side=side)
+    if assessment is not None:
+        measures = assessed_measures(measures, assessment)
     with together(job.folder) as folder:
         write_labels(labels, folder / f"{job.name}_dseg.nii.gz", like=scan)
         write_label_table(labels.label_set, folder / f"{job.name}_dseg.tsv")
@@ -266,7 +282,7 @@ def _segment(
         job.path,
         "done",
         folder=job.folder,
-        warnings=(*scan.warnings, *notes, *measures.warnings),
+        warnings=(*scan.warnings, *notes, *(assessment.notes if assessment else ()), *measures.warnings),
         seconds=time.perf_counter() - began,
         input_hash=file_hash(job.path),
         measures=measures,

@@ -1,0 +1,193 @@
+"""The segmenter of any contrast on real scans, none of which it learnt from.
+
+    python -m benchmarks.thigh_real --data ../shared/data [--checkpoint FILE] [-o FOLDER]
+
+Prints how it agrees with the labels that come with the scans (made by other networks), what of the muscle of CT it
+finds, and which slices it takes for a thigh, beside those that were named by eye (`benchmarks/thigh_slices.csv`). With
+``-o`` draws a sheet of each scan.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.real_unets import REAL, in_set
+from musclekit import io
+from musclekit.anatomy import body_mask
+from musclekit.image import Assessment, Contrast, Image
+from musclekit.labels import label_mapping, label_set
+from musclekit.metrics import dice
+from musclekit.report import montage
+from musclekit.segmenters.thigh import WEIGHTS, ThighSegmenter
+
+SLICES = Path(__file__).with_name("thigh_slices.csv")
+#: Muscle in CT, once the noise of a low dose is taken out by the median of 3 x 3 pixels.
+MUSCLE_HU = (-30.0, 150.0)
+#: Skin has the grey values of muscle: what lies this close to the air does not count.
+SKIN_MM = 5.0
+#: The middle of the thigh lies this far from where it ends, if that is in view.
+FROM_ENDS_MM = 60.0
+ELEVEN = label_set("thigh-11")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A scan and what was found in it."""
+
+    name: str
+    image: Image
+    result: Assessment
+    thigh: NDArray[np.bool_]
+
+
+def named_by_eye() -> dict[str, tuple[int, int]]:
+    """Return the first and the last slice of each scan that show a thigh."""
+    with SLICES.open(encoding="utf-8", newline="") as stream:
+        return {row["scan"]: (int(row["first"]), int(row["last"])) for row in csv.DictReader(stream)}
+
+
+def scans(data: Path) -> Iterator[tuple[str, Image, NDArray[np.bool_]]]:
+    """Yield every scan, and which of its slices show a thigh."""
+    for name, (first, last) in named_by_eye().items():
+        folder, _, person = name.partition("/")
+        if folder == "sts":
+            ct = io.read(next((data / name).glob("CT_image*")), contrast=Contrast.CT)
+            mr = io.read(next((data / name).glob("MR_T1_image*")), contrast=Contrast.T1W)
+            low, high = (ct.grid.world((z, 0, 0))[2] for z in (first - 0.5, last + 0.5))
+            for what, image in (("CT", ct), ("T1", mr)):
+                heights = image.grid.world([(z, 0, 0) for z in range(image.grid.shape[0])])[:, 2]
+                yield f"{person} {what}", image, (heights > min(low, high)) & (heights < max(low, high))
+        else:
+            for contrast in ("fat", "water") if folder == "huashan" else ("mr",):
+                stem = f"{name}_{contrast}" if folder == "huashan" else name
+                image = io.read(data / f"{stem}.nii.gz", contrast=Contrast(contrast))
+                at = np.arange(image.grid.shape[0])
+                yield f"{person} {contrast}", image, (at >= first) & (at <= last)
+
+
+def muscle_window(image: Image) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return what of a CT is muscle by its grey values, and what bone."""
+    body = body_mask(image)
+    pixel = image.grid.spacing[1]
+    muscle, bone = np.zeros_like(body), np.zeros_like(body)
+    for z, plane in enumerate(image.voxels):
+        smooth = cv2.medianBlur(plane, 3)
+        depth = cv2.distanceTransform(np.pad(body[z], 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+        inner = depth * pixel > SKIN_MM
+        muscle[z] = inner & (smooth > MUSCLE_HU[0]) & (smooth < MUSCLE_HU[1])
+        bone[z] = inner & (smooth >= MUSCLE_HU[1])
+    return muscle, bone
+
+
+def tumour_slices(data: Path, name: str, image: Image) -> NDArray[np.bool_]:
+    """Return the slices of a CT that show the tumour."""
+    mask = io.read(next((data / "sts" / name).glob("CT_mask*")), contrast=Contrast.MR)
+    found: NDArray[np.bool_] = (mask.voxels > 0).any(axis=(1, 2))
+    assert len(found) == image.grid.shape[0]
+    return found
+
+
+def agreement(data: Path, method: ThighSegmenter) -> Iterator[str]:
+    """Yield the rows of a table: agreement with the labels of the real scans."""
+    yield "| scan | union: median, worst slice | mean of 11 | " + " | ".join(m.abbreviation for m in ELEVEN) + " |"
+    yield "|---" * (3 + len(ELEVEN)) + "|"
+    for path, contrast, person, labels, meaning in REAL:
+        scan = io.read(data / path, contrast=Contrast(contrast))
+        reference = in_set(io.read_labels(data / labels, label_set(meaning)))
+        found = in_set(method.assess(scan).labels)
+        union = [dice(found.mask()[z], reference.mask()[z]) for z in np.flatnonzero(reference.mask().any(axis=(1, 2)))]
+        each = [dice(found.mask(muscle.name), reference.mask(muscle.name)) for muscle in ELEVEN]
+        shown = " | ".join(f"{value:.2f}" for value in (float(np.mean(each)), *each))
+        yield f"| {person}, {contrast} | {np.median(union):.3f}, {min(union):.2f} | {shown} |"
+
+
+def ct_rows(data: Path, found: list[Found]) -> Iterator[str]:
+    """Yield the rows of a table: what of the muscle of CT is found in slices without a tumour."""
+    yield "| patient | slices | muscle by its HU: median Dice, worst | mid-thigh: slices, median | on bone, % |"
+    yield "|---|---|---|---|---|"
+    medians, all_slices, bones = [], [], []
+    for one in (one for one in found if one.name.endswith(" CT")):
+        muscle, bone = muscle_window(one.image)
+        labels = one.result.labels
+        told = labels.mapped(label_mapping(labels.label_set, label_set("muscle"))).mask()
+        clear = one.result.accepted & ~tumour_slices(data, one.name.split()[0], one.image)
+        if not clear.any():
+            yield f"| {one.name} | 0 | – | – | – |"
+            continue
+        each = {int(z): dice(told[z], muscle[z]) for z in np.flatnonzero(clear)}
+        mid = [value for z, value in each.items() if in_the_middle(one)[z]]
+        on_bone = float((told & bone)[clear].sum() / max(told[clear].sum(), 1))
+        if mid:
+            medians.append(float(np.median(mid)))
+        all_slices += each.values()
+        bones.append(on_bone)
+        values = list(each.values())
+        yield (
+            f"| {one.name} | {len(each)} | {np.median(values):.3f}, {min(values):.2f} | {len(mid)}"
+            f"{f', {medians[-1]:.3f}' if mid else ''} | {100 * on_bone:.2f} |"
+        )
+    yield (
+        f"| all | {len(all_slices)} | {np.median(all_slices):.3f}, {min(all_slices):.2f} | median of {len(medians)} "
+        f"patients {np.median(medians):.3f} | {100 * np.median(bones):.2f} |"
+    )
+
+
+def in_the_middle(one: Found) -> NDArray[np.bool_]:
+    """Return the slices of a thigh that lie far from its ends, where those are in view."""
+    at = np.flatnonzero(one.thigh)
+    margin = FROM_ENDS_MM / one.image.grid.spacing[0]
+    height = np.arange(len(one.thigh))
+    low = at[0] + margin if at[0] > 0 else -1
+    high = at[-1] - margin if at[-1] < len(one.thigh) - 1 else len(one.thigh)
+    return one.thigh & (height >= low) & (height <= high)
+
+
+def acceptance(found: list[Found]) -> Iterator[str]:
+    """Yield the rows of a table: slices taken for a thigh."""
+    yield "| scan | of the thigh, accepted | of the rest, accepted |"
+    yield "|---|---|---|"
+    totals = np.zeros(4, dtype=np.int64)
+    for one in found:
+        yes = one.result.accepted
+        row = np.array([(yes & one.thigh).sum(), one.thigh.sum(), (yes & ~one.thigh).sum(), (~one.thigh).sum()])
+        totals += row
+        yield f"| {one.name} | {row[0]} of {row[1]} | {row[2]} of {row[3]} |"
+    yield (
+        f"| all | {totals[0]} of {totals[1]} ({totals[0] / totals[1]:.1%}) | {totals[2]} of {totals[3]} "
+        f"({totals[2] / totals[3]:.1%}) |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--checkpoint", default=WEIGHTS)
+    parser.add_argument("-o", "--out", type=Path, default=None, help="sheets of the scans")
+    given = parser.parse_args()
+    eleven = ThighSegmenter(checkpoint=given.checkpoint, labels="thigh-11-sided")
+    print("\n".join(agreement(given.data, eleven)), flush=True)
+    whole = ThighSegmenter(checkpoint=given.checkpoint)
+    found = []
+    for name, image, thigh in scans(given.data):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            result = whole.assess(image)
+        if given.out is not None:
+            given.out.mkdir(parents=True, exist_ok=True)
+            (given.out / f"{name.replace(' ', '_')}.png").write_bytes(montage(image, result.labels))
+            print(f"{name}: {'; '.join(result.notes)}", flush=True)
+        found.append(Found(name, image, result, thigh))
+    print("\n".join(("", *ct_rows(given.data, found), "", *acceptance(found))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,347 @@
+"""Single thigh muscles in scans of any contrast, by a network that never saw one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from musclekit.anatomy import keep_largest
+from musclekit.checks import check_cases, check_contrast
+from musclekit.errors import CheckpointError, MissingFileError
+from musclekit.image import Assessment, Case, Contrast, Image, LabelMap, ProbabilityMap
+from musclekit.labels import SIDES, LabelMapping, LabelSet, Side, label_mapping, label_set
+from musclekit.segmenters.network import NetworkSegmenter
+from musclekit.segmenters.thigh_orientation import SURER, look_slices, upside_down
+from musclekit.segmenters.thigh_trust import (
+    CONTEXT,
+    MUSCLE_IDS,
+    ThighTrust,
+    certainty,
+    longest_gain,
+    slice_features,
+    soft_dice,
+)
+from musclekit.weights import checkpoint_path
+
+if TYPE_CHECKING:
+    from musclekit.neural.cards import SegmenterCard
+    from musclekit.neural.device import Precision
+    from musclekit.neural.segmentation import Segmented
+
+__all__ = ["WEIGHTS", "ThighSegmenter", "trust_path"]
+
+#: The weights that ship.
+WEIGHTS = "thigh-any-contrast"
+#: Structures of which a leg has one piece: the muscles and the femur.
+_WHOLE = (*MUSCLE_IDS, CONTEXT.ids_of("femur")[0])
+_REST = CONTEXT.ids_of("other compartment")[0]
+#: A muscle of which less Dice is to be expected is told of.
+LEAST_DICE = 0.7
+#: A leg that looks as much like a left one as like a right one, within this, is told of.
+LEAST_APART = 0.02
+
+
+class ThighSegmenter(BaseEstimator):
+    """Label eleven muscles a side, femur and fat in CT and MR of any contrast, and say where that is no thigh.
+
+    A U-Net that learnt from label maps of muscles alone, shown in grey values of every kind (Billot et al. 2023,
+    SynthSeg), looks at each leg slice by slice, left ones mirrored. Slices that do not look like a thigh (hip, knee,
+    calf) get no labels; where the thigh begins and ends is decided over all slices together.
+
+    Parameters
+    ----------
+    labels : str
+        Label set to answer in: ``thigh-context-sided``, or any that ``thigh-context`` leads to (``thigh-full-sided``,
+        ``huashan-11``, ``functional-3``, ``muscle`` ...).
+    checkpoint : str or Path
+        Weights in ``thigh-context``, for single legs; those that ship if left as it is. Beside the file lies what was
+        learnt of its answers (``.trust.json``).
+    device, batch, precision
+        As in `musclekit.segmenters.network.NetworkSegmenter`.
+    side : {"left", "right"}, optional
+        Which leg, for scans that show one. Where neither this nor the scan tells, it is looked at both ways, and taken
+        for the one that the network is surer of.
+
+    See Also
+    --------
+    musclekit.segmenters.thigh_trust : which slices show a thigh, and how well a muscle was found.
+    """
+
+    def __init__(
+        self,
+        *,
+        labels: str = "thigh-context-sided",
+        checkpoint: str | Path = WEIGHTS,
+        device: str = "cpu",
+        batch: int = 8,
+        precision: Precision = "float32",
+        side: Side | None = None,
+    ) -> None:
+        self.labels = labels
+        self.checkpoint = checkpoint
+        self.device = device
+        self.batch = batch
+        self.precision = precision
+        self.side = side
+
+    @property
+    def card(self) -> SegmenterCard:
+        """What the weights say of themselves; errors are those of `NetworkSegmenter.card`."""
+        return self._network().card
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The set named by `labels`."""
+        return label_set(self.labels)
+
+    @property
+    def contrasts(self) -> frozenset[Contrast]:
+        """All there are."""
+        return frozenset(Contrast)
+
+    @property
+    def training_subjects_(self) -> tuple[str, ...]:
+        """The people whose label maps it learnt from: an evaluation scores none of them."""
+        return self._network().training_subjects_
+
+    def fit(self, cases: Sequence[Case]) -> Self:
+        """Check the cases. Nothing is learnt."""
+        check_cases(cases, self.contrasts, "thigh")
+        return self
+
+    def segment(self, image: Image) -> LabelMap:
+        """Segment a scan.
+
+        Warns
+        -----
+        UserWarning
+            What a reader has to know: slices that show no thigh, muscles that were not found well, a side that was
+            guessed.
+
+        Raises
+        ------
+        VoxelError
+            If the image is constant or all air.
+        SegmentationError
+            If there is no body in it.
+        ParameterError, MissingFileError, CheckpointError
+            If the checkpoint cannot be used, or a parameter is out of range.
+        LabelError
+            If ``thigh-context`` does not lead to the label set.
+        """
+        assessment = self.assess(image)
+        for note in assessment.notes:
+            warnings.warn(note, stacklevel=2)
+        return assessment.labels
+
+    def assess(self, image: Image) -> Assessment:
+        """Segment a scan and say how far to trust it; errors are those of `segment`, and warnings are notes here."""
+        answer = self._answer(image)
+        voxels = self._mapping.table()[answer.labelled()]
+        notes = (*answer.notes(), *self._doubts(image, answer))
+        return Assessment(LabelMap(voxels, image.grid, self.label_set), answer.accepted, answer.confidence, notes)
+
+    def _doubts(self, image: Image, answer: _Answer) -> Iterator[str]:
+        """Say where head, front and side seem to be others than the header, or the user, says."""
+        if not answer.accepted.any():
+            return
+        if answer.is_upside_down():
+            yield (
+                "the scan seems to stand on its head: muscles of the hip lie below those of the knee; left and right "
+                "may be wrong too"
+            )
+        looked = look_slices(answer.accepted)
+        sure = answer.sureness(looked)
+        turned = self._segmented(image.with_voxels(image.voxels[:, ::-1]), self.side, looked)
+        if _sureness(turned) > sure + SURER:
+            yield (
+                "front and back seem to be exchanged: the muscles are found with more certainty in the scan turned "
+                "over; left and right may be wrong too"
+            )
+        if len(answer.sides) == 1 and answer.apart is None:
+            other: Side = "left" if answer.sides[0] == "right" else "right"
+            if _sureness(self._segmented(image, other, looked)) > sure + SURER:
+                yield f"the leg, taken for a {answer.sides[0]} one, looks more like a {other} one"
+
+    def probabilities(self, image: Image) -> ProbabilityMap:
+        """Return the probability of each label; where no thigh is seen all is background. Errors are as in `segment`.
+
+        It is large in a large label set: ``labels="muscle"`` takes a sixteenth of the memory.
+        """
+        answer, mapping = self._answer(image), self._mapping
+        order = {label.id: n for n, label in enumerate(self.label_set, start=1)}
+        result = np.zeros((1 + len(self.label_set), *image.grid.shape), dtype=np.float32)
+        for label, channel in answer.channels(mapping):
+            result[order[label]] += channel
+        np.clip(result[1:], 0, 1, out=result[1:])
+        result[0] = np.maximum(1 - result[1:].sum(axis=0), 0)
+        result /= result.sum(axis=0)
+        return ProbabilityMap(result, image.grid, self.label_set)
+
+    @property
+    def _mapping(self) -> LabelMapping:
+        target = self.label_set
+        return label_mapping(CONTEXT.sided(), target)
+
+    def _network(self, side: Side | None = None, slices: tuple[int, int] | None = None) -> NetworkSegmenter:
+        return NetworkSegmenter(
+            checkpoint=self.checkpoint, device=self.device, batch=self.batch, precision=self.precision, side=side,
+            slices=slices, largest=False,
+        )  # fmt: skip
+
+    def _answer(self, image: Image) -> _Answer:
+        check_contrast(image, self.contrasts, "thigh")
+        card = self.card
+        if card.label_set.name != CONTEXT.name or card.view.kind != "leg":
+            raise CheckpointError(
+                f"{checkpoint_path(self.checkpoint)}: 'thigh' takes a network that labels single legs in "
+                f"'{CONTEXT.name}'; this one labels '{card.label_set.name}' in a view of kind '{card.view.kind}'"
+            )
+        trust = ThighTrust.load(trust_path(self.checkpoint))
+        found = self._segmented(image, self.side)
+        ((view, _), *others) = found.answers
+        if others or view.side is not None:
+            return _Answer(image, found, tuple(_known(view.side) for view, _ in found.answers), trust, None)
+        # Unmirrored it was taken for a right leg.
+        mirrored = self._segmented(image, "left")
+        sure = {"right": _sureness(found), "left": _sureness(mirrored)}
+        side: Side = "right" if sure["right"] >= sure["left"] else "left"
+        return _Answer(image, found if side == "right" else mirrored, (side,), trust, abs(sure["right"] - sure["left"]))
+
+    def _segmented(self, image: Image, side: Side | None, slices: tuple[int, int] | None = None) -> Segmented:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "a leg of unknown side", UserWarning)
+            return self._network(side, slices)._segmented(image, many=False)
+
+
+def trust_path(checkpoint: str | Path) -> Path:
+    """Return the file, beside a checkpoint, of what was learnt of its answers.
+
+    Raises
+    ------
+    MissingFileError
+        If there is none.
+    """
+    path = checkpoint_path(checkpoint).with_suffix(".trust.json")
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file; it says which of the network's answers can be trusted")
+    return path
+
+
+def _known(side: Side | None) -> Side:
+    assert side is not None
+    return side
+
+
+def _sureness(found: Segmented) -> float:
+    """How sure the network is of what it sees: the mean over slices."""
+    return float(np.mean([certainty(answer).mean() for _, answer in found.answers]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What the network says of a scan, and what is made of it; ``apart``: by how much a guessed side was the surer."""
+
+    image: Image
+    found: Segmented
+    sides: tuple[Side, ...]
+    trust: ThighTrust
+    apart: float | None
+
+    @cached_property
+    def _planes(self) -> list[NDArray[np.intp]]:
+        """Slice of the scan that each plane of a view is."""
+        planes = []
+        for view, answer in self.found.answers:
+            pull = view.frame.pull
+            planes.append(np.rint(pull[0, 0] * np.arange(answer.shape[1]) + pull[0, 3]).astype(np.intp))
+        return planes
+
+    @cached_property
+    def accepted(self) -> NDArray[np.bool_]:
+        """Which slices of the scan show a thigh; the legs decide together."""
+        odds = np.zeros(self.image.grid.shape[0])
+        for (view, answer), planes in zip(self.found.answers, self._planes, strict=True):
+            spacing = view.frame.target.spacing
+            np.add.at(odds, planes, self.trust.odds(slice_features(answer, spacing[1] * spacing[2])))
+        return longest_gain(odds)
+
+    @cached_property
+    def confidence(self) -> dict[str, float]:
+        """Dice to be expected of each muscle, by its name and side; NaN where it was not found."""
+        found: dict[str, float] = {}
+        for (_, answer), planes, side in zip(self.found.answers, self._planes, self.sides, strict=True):
+            expected = self.trust.expected_dice(soft_dice(answer, self.accepted[planes]))
+            for muscle, value in zip(MUSCLE_IDS, expected, strict=True):
+                found[f"{CONTEXT[muscle].name} {side}"] = float(value)
+        return found
+
+    def sureness(self, slices: tuple[int, int]) -> float:
+        """How sure the network is of what it sees in some slices."""
+        first, last = slices
+        each = [
+            certainty(answer[:, (planes >= first) & (planes <= last)]).mean()
+            for (_, answer), planes in zip(self.found.answers, self._planes, strict=True)
+        ]
+        return float(np.mean(each))
+
+    def is_upside_down(self) -> bool:
+        """Whether muscles of the hip lie below those of the knee."""
+        grid = self.image.grid
+        classes = np.where(self.accepted[:, None, None], self.found.classes, 0)
+        counts = [np.bincount(plane.ravel(), minlength=len(CONTEXT) + 1) for plane in classes]
+        areas = np.stack(counts, axis=1).astype(np.float64)
+        return upside_down(areas * grid.voxel_volume_mm3 / grid.spacing[0], grid.spacing[0])
+
+    def labelled(self) -> NDArray[np.uint8]:
+        """Ids of ``thigh-context-sided`` on the scan."""
+        classes = np.where(self.accepted[:, None, None], self.found.classes, np.uint8(0))
+        result = np.zeros_like(classes)
+        for (view, _), side in zip(self.found.answers, self.sides, strict=True):
+            mine = np.where(view.mask, classes, np.uint8(0))
+            whole = np.isin(mine, _WHOLE)
+            kept = keep_largest(np.where(whole, mine, np.uint8(0)))
+            # What lies apart from its muscle is in the compartment all the same.
+            mine = np.where(whole, np.where(kept > 0, kept, np.uint8(_REST)), mine)
+            table = np.array([0, *(CONTEXT.sided_ids[label.id][SIDES.index(side)] for label in CONTEXT)], np.uint8)
+            result[view.mask] = table[mine][view.mask]
+        return result
+
+    def channels(self, mapping: LabelMapping) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield probabilities on the scan, and the id of the target that each adds to."""
+        from musclekit.neural.resampling import restored
+
+        for (view, answer), side in zip(self.found.answers, self.sides, strict=True):
+            seen = view.mask & self.accepted[:, None, None]
+            for label in CONTEXT:
+                before = mapping.source.ids_of(label.name, side)[0]
+                if before in mapping.ids:
+                    yield mapping.ids[before], np.where(seen, restored(answer[label.id], view.frame), np.float32(0))
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what a reader has to know."""
+        notes = []
+        if self.apart is not None:
+            doubt = ", but not by much: say which it is (side)" if self.apart < LEAST_APART else ""
+            notes.append(f"the scan does not tell the side of the leg; it looks like a {self.sides[0]} one{doubt}")
+        refused = np.flatnonzero(~self.accepted)
+        if not self.accepted.any():
+            return (*notes, "no slice looks like a thigh: nothing is labelled")
+        if len(refused):
+            first, last = np.flatnonzero(self.accepted)[[0, -1]]
+            notes.append(
+                f"{len(refused)} of {len(self.accepted)} slices do not look like a thigh and have no labels: those "
+                f"below slice {first} and above slice {last}"
+            )
+        doubtful = [f"{name} ({value:.2f})" for name, value in self.confidence.items() if value < LEAST_DICE]
+        if doubtful:
+            notes.append(f"look at these, of which no high Dice is to be expected: {', '.join(doubtful)}")
+        return tuple(notes)

@@ -1,0 +1,59 @@
+"""Whether a header says rightly where head, front and side of a thigh are: told from the muscles found in it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from musclekit.segmenters.thigh_trust import CONTEXT
+
+__all__ = ["SURER", "look_slices", "upside_down"]
+
+#: Muscles with their bulk near the hip and near the knee. In the 35 label maps of whole thighs that we know, the former
+#: lie higher by 0.2 to 0.45 of what of the thigh is seen.
+NEAR_HIP = tuple(CONTEXT.ids_of(name)[0] for name in ("rectus femoris", "adductor magnus"))
+NEAR_KNEE = tuple(CONTEXT.ids_of(name)[0] for name in ("vastus medialis", "biceps femoris short head"))
+#: Where the former lie lower by more than this share of what is seen, the scan stands on its head.
+LOWER = 0.1
+#: In less than this nothing can be told.
+LEAST_SEEN_MM = 60.0
+#: An image that is turned about is believed where the network is surer of it by this much.
+SURER = 0.03
+#: Slices looked at once more.
+LOOKED_AT = 5
+
+
+def upside_down(areas_mm2: NDArray[np.float64], spacing_mm: float) -> bool:
+    """Say whether the muscles of the hip lie below those of the knee.
+
+    Parameters
+    ----------
+    areas_mm2 : ndarray of float64, shape (17, Z)
+        Area of each label of ``thigh-context`` in each slice, counted from the feet as the header has it.
+    spacing_mm : float
+        Between slices.
+
+    Returns
+    -------
+    bool
+        False where too little is seen to tell.
+    """
+    seen = np.flatnonzero(areas_mm2[[*NEAR_HIP, *NEAR_KNEE]].any(axis=0))
+    if not len(seen) or (seen[-1] - seen[0]) * spacing_mm < LEAST_SEEN_MM:
+        return False
+    heights = np.arange(areas_mm2.shape[1])
+    middles = []
+    for group in (NEAR_HIP, NEAR_KNEE):
+        area = areas_mm2[list(group)].sum(axis=0)
+        if not area.any():
+            return False
+        middles.append(float(np.average(heights, weights=area)))
+    hip, knee = middles
+    return bool(hip - knee < -LOWER * (seen[-1] - seen[0]))
+
+
+def look_slices(accepted: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return the first and the last of the slices in the middle of the thigh that are looked at once more."""
+    at = np.flatnonzero(accepted)
+    middle = int(at[len(at) // 2])
+    return max(int(at[0]), middle - LOOKED_AT // 2), min(int(at[-1]), middle + LOOKED_AT // 2)

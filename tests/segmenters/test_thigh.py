@@ -1,0 +1,109 @@
+"""The segmenter of any contrast round its network: sides, slices without a thigh, label sets, what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from musclekit.errors import CheckpointError, LabelError, MissingFileError
+from musclekit.image import Contrast, Image
+from musclekit.labels import label_set
+from musclekit.phantom import make_case
+from musclekit.segmenters.thigh import ThighSegmenter
+from musclekit.segmenters.thigh_trust import CONTEXT, ThighTrust
+from tests.tiny_segmenter import tiny_segmenter
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+#: Takes every slice, and none.
+ALL, NONE = (
+    ThighTrust(np.zeros(6), 2.0, np.array([0.0, 1]), np.array([0.0, 1])),
+    ThighTrust(np.zeros(6), -2.0, np.array([0.0, 1]), np.array([0.0, 1])),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("thigh")
+    for name, trust in (("all", ALL), ("none", NONE)):
+        tiny_segmenter(folder / f"{name}.pt", "unet-2d", label_set=label_set("thigh-context"))
+        trust.save(folder / f"{name}.trust.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both() -> Image:
+    return make_case(3, contrasts=(Contrast.CT,), shape=(4, 96, 128)).image
+
+
+def method(folder: Path, name: str = "all", **settings: object) -> ThighSegmenter:
+    return ThighSegmenter(checkpoint=folder / f"{name}.pt", **settings)  # type: ignore[arg-type]
+
+
+def test_each_leg_has_labels_of_its_side(folder: Path, both: Image) -> None:
+    found = method(folder).assess(both)
+    assert found.labels.label_set.name == "thigh-context-sided"
+    assert found.accepted.all()
+    x = both.grid.world(np.argwhere(np.ones(both.grid.shape, dtype=bool)))[:, 0].reshape(both.grid.shape)
+    odd = found.labels.voxels % 2 == 1
+    assert x[odd].max() < x[(found.labels.voxels > 0) & ~odd].min() + 60
+    assert x[odd].mean() < 0 < x[(found.labels.voxels > 0) & ~odd].mean()
+    assert set(found.confidence) == {f"{CONTEXT[n].name} {side}" for n in range(1, 12) for side in ("left", "right")}
+
+
+def test_a_slice_that_shows_no_thigh_has_no_labels(folder: Path, both: Image) -> None:
+    found = method(folder, "none").assess(both)
+    assert not found.accepted.any()
+    assert not found.labels.voxels.any()
+    assert np.isnan(list(found.confidence.values())).all()
+    assert found.notes == ("no slice looks like a thigh: nothing is labelled",)
+    with pytest.warns(UserWarning, match="no slice looks like a thigh"):
+        method(folder, "none").segment(both)
+    assert method(folder, "none", labels="muscle").probabilities(both).voxels[0].min() == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["muscle", "functional-3", "thigh-4", "huashan-11", "thigh-full-sided", "thigh-11-sided"]
+)
+def test_labels_come_in_any_set_that_is_led_to(folder: Path, both: Image, name: str) -> None:
+    full = method(folder).segment(both)
+    found = method(folder, labels=name).segment(both)
+    assert found.label_set.name == name
+    share = method(folder, labels=name).probabilities(both)
+    assert share.voxels.shape[0] == 1 + len(found.label_set)
+    assert np.allclose(share.voxels.sum(axis=0), 1, atol=1e-5)
+    if name == "muscle":
+        assert np.array_equal(found.voxels > 0, full.mask(*(CONTEXT[n].name for n in (*range(1, 12), 15))))
+
+
+def test_a_set_that_is_not_led_to_is_refused(folder: Path, both: Image) -> None:
+    with pytest.raises(LabelError, match="no map from 'thigh-context' to 'hip-thigh-22'"):
+        method(folder, labels="hip-thigh-22").segment(both)
+
+
+def test_the_side_of_a_single_leg_is_the_one_that_looks_right(folder: Path) -> None:
+    # A crop round one leg: nothing of the other one is in view.
+    image = make_case(3, contrasts=(Contrast.CT,), shape=(4, 96, 96), legs="right").image
+    unknown = method(folder).assess(image)
+    assert any("does not tell the side of the leg" in note for note in unknown.notes)
+    side = "left" if (unknown.labels.voxels % 2 == 1).any() else "right"
+    told = method(folder, side=side).assess(image)
+    assert np.array_equal(told.labels.voxels, unknown.labels.voxels)
+    assert not any("does not tell" in note for note in told.notes)
+    # Mirrored, it is the other one.
+    mirrored = method(folder).assess(image.with_voxels(image.voxels[:, :, ::-1]))
+    other = "left" if (mirrored.labels.voxels % 2 == 1).any() else "right"
+    assert {side, other} == {"left", "right"}
+
+
+def test_other_networks_are_refused(folder: Path, both: Image, tmp_path: Path) -> None:
+    tiny_segmenter(tmp_path / "eleven.pt", "unet-2d")
+    with pytest.raises(
+        CheckpointError, match="takes a network that labels single legs in 'thigh-context'; this one labels 'thigh-11'"
+    ):
+        ThighSegmenter(checkpoint=tmp_path / "eleven.pt").segment(both)
+    tiny_segmenter(tmp_path / "bare.pt", "unet-2d", label_set=label_set("thigh-context"))
+    with pytest.raises(MissingFileError, match=r"bare\.trust\.json: no such file"):
+        ThighSegmenter(checkpoint=tmp_path / "bare.pt").segment(both)

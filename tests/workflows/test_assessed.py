@@ -1,0 +1,76 @@
+"""Scans segmented by a method that knows its limits: what of it stands in the tables, and labels in another set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from musclekit.errors import LabelError
+from musclekit.image import Assessment, Contrast, LabelMap
+from musclekit.io import read_labels, write_image
+from musclekit.labels import label_set
+from musclekit.phantom import make_case
+from musclekit.quantify import measure
+from musclekit.segmenters.thigh_trust import ThighTrust
+from musclekit.workflows import segment_scans
+from musclekit.workflows.numbers import assessed_measures
+from tests.tiny_segmenter import tiny_segmenter
+
+CASE = make_case(3, contrasts=(Contrast.CT,), shape=(4, 96, 128), reference="thigh-11-sided")
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    path = tmp_path / "scan.nii.gz"
+    write_image(CASE.image, path)
+    return path
+
+
+def test_slices_and_structures_say_how_far_they_are_to_be_trusted() -> None:
+    labels = CASE.reference
+    assert isinstance(labels, LabelMap)
+    accepted = np.array([False, True, True, False])
+    seen = labels.with_voxels(np.where(accepted[:, None, None], labels.voxels, 0))
+    assessment = Assessment(seen, accepted, {"sartorius left": 0.9, "gracilis right": float("nan")}, ())
+    found = assessed_measures(measure(seen, CASE.image), assessment)
+    by_slice = found.slices.set_index(["structure", "side", "slice"])
+    assert by_slice.loc[("vastus lateralis", "left", 0), "status"] == "not a thigh"
+    assert np.isnan(by_slice.loc[("vastus lateralis", "left", 0), "csa_mm2"])
+    assert by_slice.loc[("vastus lateralis", "left", 1), "status"] == "ok"
+    expected = found.structures.set_index(["structure", "side"])["expected_dice"]
+    assert expected["sartorius", "left"] == 0.9
+    assert expected.drop(("sartorius", "left")).isna().all()
+
+
+def test_a_scan_without_a_thigh_is_done_and_says_so(scan: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "tiny.pt"
+    tiny_segmenter(checkpoint, "unet-2d", label_set=label_set("thigh-context"))
+    ThighTrust(np.zeros(6), -2.0, np.array([0.0, 1]), np.array([0.0, 1])).save(tmp_path / "tiny.trust.json")
+    batch = segment_scans(
+        [scan], tmp_path / "out", method={"name": "thigh", "checkpoint": str(checkpoint)}, contrast=Contrast.CT
+    )
+    assert "no slice looks like a thigh: nothing is labelled" in batch.scans[0].warnings
+    measures = batch.scans[0].measures
+    assert measures is not None
+    assert set(measures.slices["status"]) == {"not a thigh"}
+    assert not read_labels(tmp_path / "out" / "scan_dseg.nii.gz", label_set("thigh-context-sided")).voxels.any()
+
+
+def test_labels_are_written_in_the_set_asked_for(scan: Path, tmp_path: Path) -> None:
+    own = segment_scans([scan], tmp_path / "own", contrast=Contrast.CT)
+    asked = segment_scans([scan], tmp_path / "asked", contrast=Contrast.CT, label_set_name="muscle")
+    before = read_labels(tmp_path / "own" / "scan_dseg.nii.gz", label_set("tissue"))
+    after = read_labels(tmp_path / "asked" / "scan_dseg.nii.gz", label_set("muscle"))
+    assert np.array_equal(after.voxels > 0, before.mask("muscle"))
+    assert own.scans[0].measures is not None
+    assert asked.scans[0].measures is not None
+    assert set(asked.scans[0].measures.structures["structure"]) == {"muscle"}
+    assert (tmp_path / "asked" / "scan_dseg.tsv").read_text().count("\n") == 2
+
+
+def test_a_set_that_the_methods_does_not_lead_to_is_refused_before_the_first_scan(scan: Path, tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="no map from 'tissue' to 'thigh-11'"):
+        segment_scans([scan], tmp_path / "out", contrast=Contrast.CT, label_set_name="thigh-11")
+    assert not (tmp_path / "out" / "report.html").exists()
