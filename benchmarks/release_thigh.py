@@ -38,7 +38,7 @@ KNOTS = 12
 LIMITS = (
     "Learnt from label maps alone, most of them of Asian patients with muscular dystrophy, and never from an image.",
     "Labels eleven muscles; short adductors, pectineus, glutei and what else there is are 'other muscle'.",
-    "Hips, knees and calves get no labels where they are recognised; docs/results_thigh.md says how often.",
+    "Hips, knees and calves get no labels where they are recognised; docs/results_any_contrast.md says how often.",
 )
 
 

@@ -26,6 +26,7 @@ from musclekit.anatomy import body_mask
 from musclekit.image import Assessment, Contrast, Image
 from musclekit.labels import label_mapping, label_set
 from musclekit.metrics import dice
+from musclekit.registry import build
 from musclekit.report import montage
 from musclekit.segmenters.thigh import WEIGHTS, ThighSegmenter
 
@@ -80,9 +81,9 @@ def muscle_window(image: Image) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     pixel = image.grid.spacing[1]
     muscle, bone = np.zeros_like(body), np.zeros_like(body)
     for z, plane in enumerate(image.voxels):
-        smooth = cv2.medianBlur(plane, 3)
+        smooth: NDArray[np.float32] = np.asarray(cv2.medianBlur(plane, 3), dtype=np.float32)
         depth = cv2.distanceTransform(np.pad(body[z], 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-        inner = depth * pixel > SKIN_MM
+        inner = np.asarray(depth) * pixel > SKIN_MM
         muscle[z] = inner & (smooth > MUSCLE_HU[0]) & (smooth < MUSCLE_HU[1])
         bone[z] = inner & (smooth >= MUSCLE_HU[1])
     return muscle, bone
@@ -91,7 +92,7 @@ def muscle_window(image: Image) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 def tumour_slices(data: Path, name: str, image: Image) -> NDArray[np.bool_]:
     """Return the slices of a CT that show the tumour."""
     mask = io.read(next((data / "sts" / name).glob("CT_mask*")), contrast=Contrast.MR)
-    found: NDArray[np.bool_] = (mask.voxels > 0).any(axis=(1, 2))
+    found = np.asarray((mask.voxels > 0).any(axis=(1, 2)))
     assert len(found) == image.grid.shape[0]
     return found
 
@@ -110,11 +111,35 @@ def agreement(data: Path, method: ThighSegmenter) -> Iterator[str]:
         yield f"| {person}, {contrast} | {np.median(union):.3f}, {min(union):.2f} | {shown} |"
 
 
+def with_cuts(data: Path, checkpoint: str) -> Iterator[str]:
+    """Yield the rows of a table: all muscle as found, and once its probabilities went through a graph cut."""
+    thigh = {"name": "thigh", "labels": "muscle", "checkpoint": checkpoint}
+    methods = {
+        "thigh": build(**thigh),
+        "graph cut": build("graphcut", unary=thigh),
+        "graph cut, weak": build("graphcut", unary=thigh, smoothness=0.05),
+        "smoothed": build("refined", segmenter=thigh, refiner="smooth"),
+    }
+    yield "| scan | " + " | ".join(methods) + " |"
+    yield "|---" * (1 + len(methods)) + "|"
+    for path, contrast, person, labels, meaning in REAL:
+        scan = io.read(data / path, contrast=Contrast(contrast))
+        reference = in_set(io.read_labels(data / labels, label_set(meaning))).mask()
+        planes = np.flatnonzero(reference.any(axis=(1, 2)))
+        medians = []
+        for method in methods.values():
+            found = method.segment(scan).mask()
+            medians.append(np.median([dice(found[z], reference[z]) for z in planes]))
+        yield f"| {person}, {contrast} | " + " | ".join(f"{value:.3f}" for value in medians) + " |"
+
+
 def ct_rows(data: Path, found: list[Found]) -> Iterator[str]:
     """Yield the rows of a table: what of the muscle of CT is found in slices without a tumour."""
     yield "| patient | slices | muscle by its HU: median Dice, worst | mid-thigh: slices, median | on bone, % |"
     yield "|---|---|---|---|---|"
-    medians, all_slices, bones = [], [], []
+    medians: list[float] = []
+    all_slices: list[float] = []
+    bones: list[float] = []
     for one in (one for one in found if one.name.endswith(" CT")):
         muscle, bone = muscle_window(one.image)
         labels = one.result.labels
@@ -175,6 +200,9 @@ def main() -> None:
     given = parser.parse_args()
     eleven = ThighSegmenter(checkpoint=given.checkpoint, labels="thigh-11-sided")
     print("\n".join(agreement(given.data, eleven)), flush=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        print("\n".join(("", *with_cuts(given.data, given.checkpoint))), flush=True)
     whole = ThighSegmenter(checkpoint=given.checkpoint)
     found = []
     for name, image, thigh in scans(given.data):

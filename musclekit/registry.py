@@ -76,7 +76,7 @@ def _trained(network: str, summary: str) -> Entry:
 
 _BUILT_IN = (
     Entry("tissue", "segmenter", "musclekit.segmenters.tissue:TissueSegmenter",
-          "muscle, cortical bone, marrow, subcutaneous and intermuscular fat; the default for CT and MR"),
+          "muscle, cortical bone, marrow, subcutaneous and intermuscular fat in CT and MR"),
     Entry("levelset", "segmenter", "musclekit.segmenters.levelset:LevelSetSegmenter",
           "muscle compartment (fascia lata) and bone by geodesic active contours"),
     Entry("gmm", "segmenter", "musclekit.segmenters.mixture:MixtureSegmenter",
@@ -90,7 +90,7 @@ _BUILT_IN = (
     Entry("multiatlas", "segmenter", "musclekit.segmenters.multiatlas:MultiAtlasSegmenter",
           "single muscles by a vote of annotated thighs laid onto the scan", "annotated cases"),
     Entry("thigh", "segmenter", "musclekit.segmenters.thigh:ThighSegmenter",
-          "eleven muscles a side in CT and MR of any contrast, by a network that never saw a scan; its weights ship"),
+          "eleven muscles a side in CT and MR of any contrast, by a network that never saw a scan: the default"),
     Entry("threshold", "segmenter", "musclekit.segmenters.threshold:ThresholdSegmenter",
           "HU window (CT) or Otsu (MR): the baseline"),
     _trained("unet-256", "U-Net of strided convolutions down to a pixel, as in Yang et al."),

@@ -13,6 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from musclekit.cli.app import app
+from musclekit.image import Contrast
+from musclekit.io import write_image
+from musclekit.phantom import make_thigh, render
 from musclekit.workflows import validate_file
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +23,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 STUDY = ROOT / "docs" / "search.md"
 TRAINING = ROOT / "docs" / "train.md"
 SEGMENTERS = ROOT / "docs" / "segmenters.md"
+THIGH = ROOT / "docs" / "thigh.md"
 
 #: Language of a block to the ending that ``musclekit validate`` goes by.
 ENDINGS = {"toml": ".toml", "csv": ".csv", "json": ".json"}
@@ -148,3 +152,17 @@ def _smaller(text: str, smaller: dict[str, str]) -> str:
     for large, small in smaller.items():
         text = text.replace(large, small)
     return text
+
+
+@pytest.mark.slow
+def test_the_page_on_thighs_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_image(render(make_thigh(2, shape=(4, 96, 96)), Contrast.T1W), tmp_path / "scan.nii.gz")
+    lines = [line for language, content in blocks(THIGH) if language == "sh" for line in content.splitlines()]
+    for line in lines:
+        result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+        assert result.exit_code == 0, (line, result.stderr)
+    assert "sartorius" in (tmp_path / "out" / "scan_dseg.tsv").read_text()
+    assert "extensor" in (tmp_path / "groups" / "scan_dseg.tsv").read_text()
+    (example,) = [content for language, content in blocks(THIGH) if language == "python"]
+    exec(compile(example, THIGH.name, "exec"), {})

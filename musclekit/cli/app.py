@@ -68,7 +68,7 @@ def _options(
 def segment(
     scans: Scans,
     out: Out,
-    method: Annotated[str, typer.Option("--method", help="A segmenter; see `musclekit methods`.")] = "tissue",
+    method: Annotated[str, typer.Option("--method", help="A segmenter; see `musclekit methods`.")] = "thigh",
     translator: Annotated[
         str | None, typer.Option("--translator", help="A translator to put before it; see `musclekit methods`.")
     ] = None,

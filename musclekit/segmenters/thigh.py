@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import keep_largest
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from musclekit.neural.cards import SegmenterCard
     from musclekit.neural.device import Precision
     from musclekit.neural.segmentation import Segmented
+    from musclekit.neural.views import View
 
 __all__ = ["WEIGHTS", "ThighSegmenter", "trust_path"]
 
@@ -45,6 +47,10 @@ _WHOLE = (*MUSCLE_IDS, CONTEXT.ids_of("femur")[0])
 _REST = CONTEXT.ids_of("other compartment")[0]
 #: A muscle of which less Dice is to be expected is told of.
 LEAST_DICE = 0.7
+#: Standard deviation of the Gaussian over which answers are averaged along the leg: what one thin slice hides its
+#: neighbours show. Between thick slices it does nothing. On phantoms in slices of 3 and 8 mm it is worth 0.003 to 0.018
+#: of Dice, and more would be worth little more.
+ALONG_MM = 5.0
 #: A leg that looks as much like a left one as like a right one, within this, is told of.
 LEAST_APART = 0.02
 
@@ -209,12 +215,13 @@ class ThighSegmenter(BaseEstimator):
         found = self._segmented(image, self.side)
         ((view, _), *others) = found.answers
         if others or view.side is not None:
-            return _Answer(image, found, tuple(_known(view.side) for view, _ in found.answers), trust, None)
+            return _Answer(image, _along(found), tuple(_known(view.side) for view, _ in found.answers), trust, None)
         # Unmirrored it was taken for a right leg.
         mirrored = self._segmented(image, "left")
         sure = {"right": _sureness(found), "left": _sureness(mirrored)}
         side: Side = "right" if sure["right"] >= sure["left"] else "left"
-        return _Answer(image, found if side == "right" else mirrored, (side,), trust, abs(sure["right"] - sure["left"]))
+        taken = _along(found if side == "right" else mirrored)
+        return _Answer(image, taken, (side,), trust, abs(sure["right"] - sure["left"]))
 
     def _segmented(self, image: Image, side: Side | None, slices: tuple[int, int] | None = None) -> Segmented:
         with warnings.catch_warnings():
@@ -241,6 +248,19 @@ def _known(side: Side | None) -> Side:
     return side
 
 
+def _along(found: Segmented) -> tuple[tuple[View, NDArray[np.float16]], ...]:
+    """Average the answers along each leg (`ALONG_MM`)."""
+    averaged = []
+    for view, answer in found.answers:
+        sigma = ALONG_MM / view.frame.target.spacing[0]
+        result = np.empty_like(answer)
+        for n, channel in enumerate(answer):
+            # Half precision is too little to sum in.
+            result[n] = ndimage.gaussian_filter1d(channel.astype(np.float32), sigma, axis=0, mode="nearest")
+        averaged.append((view, result))
+    return tuple(averaged)
+
+
 def _sureness(found: Segmented) -> float:
     """How sure the network is of what it sees: the mean over slices."""
     return float(np.mean([certainty(answer).mean() for _, answer in found.answers]))
@@ -251,16 +271,26 @@ class _Answer:
     """What the network says of a scan, and what is made of it; ``apart``: by how much a guessed side was the surer."""
 
     image: Image
-    found: Segmented
+    answers: tuple[tuple[View, NDArray[np.float16]], ...]
     sides: tuple[Side, ...]
     trust: ThighTrust
     apart: float | None
 
     @cached_property
+    def classes(self) -> NDArray[np.uint8]:
+        """Ids of ``thigh-context`` on the scan, in slices without a thigh too."""
+        from musclekit.neural.resampling import most_probable
+
+        found = np.zeros(self.image.grid.shape, dtype=np.uint8)
+        for view, answer in self.answers:
+            found[view.mask] = most_probable(answer, view.frame)[view.mask]
+        return found
+
+    @cached_property
     def _planes(self) -> list[NDArray[np.intp]]:
         """Slice of the scan that each plane of a view is."""
         planes = []
-        for view, answer in self.found.answers:
+        for view, answer in self.answers:
             pull = view.frame.pull
             planes.append(np.rint(pull[0, 0] * np.arange(answer.shape[1]) + pull[0, 3]).astype(np.intp))
         return planes
@@ -269,7 +299,7 @@ class _Answer:
     def accepted(self) -> NDArray[np.bool_]:
         """Which slices of the scan show a thigh; the legs decide together."""
         odds = np.zeros(self.image.grid.shape[0])
-        for (view, answer), planes in zip(self.found.answers, self._planes, strict=True):
+        for (view, answer), planes in zip(self.answers, self._planes, strict=True):
             spacing = view.frame.target.spacing
             np.add.at(odds, planes, self.trust.odds(slice_features(answer, spacing[1] * spacing[2])))
         return longest_gain(odds)
@@ -278,7 +308,7 @@ class _Answer:
     def confidence(self) -> dict[str, float]:
         """Dice to be expected of each muscle, by its name and side; NaN where it was not found."""
         found: dict[str, float] = {}
-        for (_, answer), planes, side in zip(self.found.answers, self._planes, self.sides, strict=True):
+        for (_, answer), planes, side in zip(self.answers, self._planes, self.sides, strict=True):
             expected = self.trust.expected_dice(soft_dice(answer, self.accepted[planes]))
             for muscle, value in zip(MUSCLE_IDS, expected, strict=True):
                 found[f"{CONTEXT[muscle].name} {side}"] = float(value)
@@ -289,23 +319,23 @@ class _Answer:
         first, last = slices
         each = [
             certainty(answer[:, (planes >= first) & (planes <= last)]).mean()
-            for (_, answer), planes in zip(self.found.answers, self._planes, strict=True)
+            for (_, answer), planes in zip(self.answers, self._planes, strict=True)
         ]
         return float(np.mean(each))
 
     def is_upside_down(self) -> bool:
         """Whether muscles of the hip lie below those of the knee."""
         grid = self.image.grid
-        classes = np.where(self.accepted[:, None, None], self.found.classes, 0)
+        classes = np.where(self.accepted[:, None, None], self.classes, 0)
         counts = [np.bincount(plane.ravel(), minlength=len(CONTEXT) + 1) for plane in classes]
         areas = np.stack(counts, axis=1).astype(np.float64)
         return upside_down(areas * grid.voxel_volume_mm3 / grid.spacing[0], grid.spacing[0])
 
     def labelled(self) -> NDArray[np.uint8]:
         """Ids of ``thigh-context-sided`` on the scan."""
-        classes = np.where(self.accepted[:, None, None], self.found.classes, np.uint8(0))
+        classes = np.where(self.accepted[:, None, None], self.classes, np.uint8(0))
         result = np.zeros_like(classes)
-        for (view, _), side in zip(self.found.answers, self.sides, strict=True):
+        for (view, _), side in zip(self.answers, self.sides, strict=True):
             mine = np.where(view.mask, classes, np.uint8(0))
             whole = np.isin(mine, _WHOLE)
             kept = keep_largest(np.where(whole, mine, np.uint8(0)))
@@ -319,7 +349,7 @@ class _Answer:
         """Yield probabilities on the scan, and the id of the target that each adds to."""
         from musclekit.neural.resampling import restored
 
-        for (view, answer), side in zip(self.found.answers, self.sides, strict=True):
+        for (view, answer), side in zip(self.answers, self.sides, strict=True):
             seen = view.mask & self.accepted[:, None, None]
             for label in CONTEXT:
                 before = mapping.source.ids_of(label.name, side)[0]
@@ -334,12 +364,16 @@ class _Answer:
             notes.append(f"the scan does not tell the side of the leg; it looks like a {self.sides[0]} one{doubt}")
         refused = np.flatnonzero(~self.accepted)
         if not self.accepted.any():
-            return (*notes, "no slice looks like a thigh: nothing is labelled")
+            return (
+                *notes,
+                "no slice looks like a thigh: nothing is labelled (the method 'tissue' takes any slice of a limb)",
+            )
         if len(refused):
-            first, last = np.flatnonzero(self.accepted)[[0, -1]]
+            first, last = (int(at) for at in np.flatnonzero(self.accepted)[[0, -1]])
+            ends = [f"below slice {first}"] * (first > 0) + [f"above slice {last}"] * (last < len(self.accepted) - 1)
             notes.append(
                 f"{len(refused)} of {len(self.accepted)} slices do not look like a thigh and have no labels: those "
-                f"below slice {first} and above slice {last}"
+                f"{' and '.join(ends)}, counted from the feet"
             )
         doubtful = [f"{name} ({value:.2f})" for name, value in self.confidence.items() if value < LEAST_DICE]
         if doubtful:

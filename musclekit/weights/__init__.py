@@ -2,7 +2,7 @@
 
 A name stands wherever a checkpoint is asked for: ``build("hard-to-easy", checkpoint="hard-to-easy-t1w")``. Beside each
 checkpoint lies its card as JSON, to be read without torch. What may ship is said in ``docs/results_translation.md`` and
-``docs/results_thigh.md``; ``benchmarks.release_weights`` and ``benchmarks.release_thigh`` put it here.
+``docs/results_any_contrast.md``; ``benchmarks.release_weights`` and ``benchmarks.release_thigh`` put it here.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def segment_scans(
     out : Path
         Folder to write to. One scan is written straight into it; several get a subfolder each.
     method : mapping, optional
-        Description of a segmenter, as `musclekit.registry.describe` gives it; ``tissue`` with its defaults if left out.
+        Description of a segmenter, as `musclekit.registry.describe` gives it; ``thigh`` with its defaults if left out.
     contrast : Contrast, optional
         What the scans are; read from DICOM tags, else guessed from HU content, if left out.
     series : str, optional
@@ -142,7 +142,7 @@ def segment_scans(
         If there is a single scan, and `strict` refuses it.
     """
     batch = Batch.find(scans, out)
-    description = dict(method) if method is not None else registry.describe(registry.build("tissue"))
+    description = dict(method) if method is not None else registry.describe(registry.build("thigh"))
     with noted_warnings() as notes:
         fitted = _fitted(description, cases, cases_label_set)
     wanted = None if label_set_name is None else label_set(label_set_name)

@@ -114,7 +114,7 @@ def test_a_bad_scan_is_one_clear_line_and_exit_2(
     command: Command, tmp_path: Path, make: object, modality: str, words: str
 ) -> None:
     scan = make(tmp_path)  # type: ignore[operator]
-    result = command("segment", scan, "-o", "out", "--modality", modality, "--quiet")
+    result = command("segment", scan, "-o", "out", "--modality", modality, "--quiet", "--method", "tissue")
     assert result.returncode == 2, result.stderr
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, result.stderr
@@ -125,10 +125,10 @@ def test_a_bad_scan_is_one_clear_line_and_exit_2(
 
 
 def test_a_ct_given_as_mr_and_the_reverse(command: Command, ct_scan: Path, mr_scan: Path) -> None:
-    as_mr = command("segment", ct_scan, "-o", "out", "--modality", "mr", "--quiet")
+    as_mr = command("segment", ct_scan, "-o", "out", "--modality", "mr", "--quiet", "--method", "tissue")
     assert as_mr.returncode == 2
     assert "Hounsfield units; is it CT?" in as_mr.stderr
-    as_ct = command("segment", mr_scan, "-o", "out", "--modality", "ct", "--quiet")
+    as_ct = command("segment", mr_scan, "-o", "out", "--modality", "ct", "--quiet", "--method", "tissue")
     assert as_ct.returncode == 2
     assert "not Hounsfield units" in as_ct.stderr
 
@@ -162,7 +162,7 @@ def test_an_unknown_method_or_parameter_lists_the_alternatives(command: Command,
     kind = command("segment", ct_scan, "-o", "out", "--method", "n4")
     assert kind.returncode == 2
     assert "'n4' is a translator, not a segmenter" in kind.stderr
-    setting = command("segment", ct_scan, "-o", "out", "--set", "low")
+    setting = command("segment", ct_scan, "-o", "out", "--set", "low", "--method", "tissue")
     assert setting.returncode == 2
     assert "--set takes key=value, not 'low'" in setting.stderr
 
@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_written_to(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(Path, "replace", refuse)
-    result = command("segment", ct_scan, "-o", "out", "--quiet")
+    result = command("segment", ct_scan, "-o", "out", "--quiet", "--method", "tissue")
     assert result.returncode == 2
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_written_to(
 
 def test_an_output_folder_that_is_a_file(command: Command, ct_scan: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("I am a file")
-    result = command("segment", ct_scan, "-o", "out", "--quiet")
+    result = command("segment", ct_scan, "-o", "out", "--quiet", "--method", "tissue")
     assert result.returncode == 2
     assert "out: cannot be made or written to" in result.stderr
     assert (tmp_path / "out").read_text() == "I am a file"
@@ -195,6 +195,6 @@ def test_an_output_folder_that_is_a_file(command: Command, ct_scan: Path, tmp_pa
 
 def test_a_folder_without_scans(command: Command, tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
-    result = command("segment", tmp_path / "scans", "-o", "out")
+    result = command("segment", tmp_path / "scans", "-o", "out", "--method", "tissue")
     assert result.returncode == 2
     assert "holds no scan" in result.stderr

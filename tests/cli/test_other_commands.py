@@ -59,7 +59,7 @@ def test_info_says_what_there_is(command: Command) -> None:
 
 
 def test_measure_reads_the_label_table_beside_the_labels(command: Command, ct_scan: Path, tmp_path: Path) -> None:
-    assert command("segment", ct_scan, "-o", "out", "--quiet").returncode == 0
+    assert command("segment", ct_scan, "-o", "out", "--quiet", "--method", "tissue").returncode == 0
     result = command("measure", ct_scan, "out/thigh_dseg.nii.gz", "-o", "again")
     assert result.returncode == 0, result.stderr
     one = pd.read_csv(tmp_path / "out" / "thigh_measures.csv")

@@ -24,7 +24,7 @@ FILES = {
 
 
 def test_one_scan_gives_masks_numbers_pictures_and_a_report(command: Command, ct_scan: Path, tmp_path: Path) -> None:
-    result = command("segment", ct_scan, "-o", "out")
+    result = command("segment", ct_scan, "-o", "out", "--method", "tissue")
     assert result.returncode == 0, result.stderr
     out = tmp_path / "out"
     assert {path.name for path in out.iterdir()} == FILES
@@ -48,7 +48,7 @@ def test_one_scan_gives_masks_numbers_pictures_and_a_report(command: Command, ct
 
 def test_the_same_command_twice_gives_the_same_bytes(command: Command, ct_scan: Path, tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        assert command("segment", ct_scan, "-o", folder).returncode == 0
+        assert command("segment", ct_scan, "-o", folder, "--method", "tissue").returncode == 0
     for name in FILES - {"run.json"}:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
@@ -58,7 +58,7 @@ def test_a_batch_names_what_failed_and_finishes_the_rest(
 ) -> None:
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(b"")
-    result = command("segment", ct_scan, bad, mr_scan, "-o", "out", "--jobs", 2)
+    result = command("segment", ct_scan, bad, mr_scan, "-o", "out", "--jobs", 2, "--method", "tissue")
     assert result.returncode == 1, result.stderr
     assert "failed bad: " in result.stderr
     assert "empty" in result.stderr
@@ -76,9 +76,9 @@ def test_a_batch_names_what_failed_and_finishes_the_rest(
 def test_a_folder_stands_for_its_scans_and_label_maps_are_passed_over(
     command: Command, ct_scan: Path, tmp_path: Path
 ) -> None:
-    assert command("segment", ct_scan, "-o", tmp_path / "scans").returncode == 0
+    assert command("segment", ct_scan, "-o", tmp_path / "scans", "--method", "tissue").returncode == 0
     (tmp_path / "scans" / "copy.nii.gz").write_bytes(ct_scan.read_bytes())
-    result = command("segment", tmp_path / "scans", "-o", "out", "--json", "--quiet")
+    result = command("segment", tmp_path / "scans", "-o", "out", "--json", "--quiet", "--method", "tissue")
     assert result.returncode == 0, result.stderr
     assert [scan["name"] for scan in json.loads(result.stdout)["scans"]] == ["copy"]
 
@@ -96,7 +96,7 @@ def test_a_translator_feeds_the_segmenter(command: Command, mr_scan: Path, tmp_p
 
 
 def test_a_given_side_stands_in_the_table(command: Command, ct_scan: Path, tmp_path: Path) -> None:
-    assert command("segment", ct_scan, "-o", "out", "--side", "left").returncode == 0
+    assert command("segment", ct_scan, "-o", "out", "--side", "left", "--method", "tissue").returncode == 0
     measures = pd.read_csv(tmp_path / "out" / "thigh_measures.csv")
     assert set(measures["side"].dropna()) == {"left"}
 
@@ -105,7 +105,7 @@ def test_a_path_that_leads_to_no_scan_is_named_and_the_others_finish(
     command: Command, ct_scan: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    result = command("segment", ct_scan, "nowhere.nii.gz", "empty", "-o", "out", "--quiet")
+    result = command("segment", ct_scan, "nowhere.nii.gz", "empty", "-o", "out", "--quiet", "--method", "tissue")
     assert result.returncode == 1, result.stderr
     assert "failed nowhere.nii.gz: nowhere.nii.gz: no such file or folder" in result.stderr
     assert "failed empty: empty: the folder holds no scan" in result.stderr
@@ -115,7 +115,7 @@ def test_a_path_that_leads_to_no_scan_is_named_and_the_others_finish(
 def test_names_are_printed_as_they_are_on_one_line_each(command: Command, ct_scan: Path, tmp_path: Path) -> None:
     odd = tmp_path / f"a[red]b[bold] {'long ' * 30}.nii.gz"
     odd.write_bytes(ct_scan.read_bytes()[:100])
-    result = command("segment", ct_scan, odd, "-o", "out")
+    result = command("segment", ct_scan, odd, "-o", "out", "--method", "tissue")
     assert result.returncode == 1
     failures = [line for line in result.stderr.splitlines() if line.startswith("failed ")]
     assert len(failures) == 1
@@ -126,7 +126,7 @@ def test_a_message_names_its_scan(command: Command, tmp_path: Path, ct_scan: Pat
     image = nib.load(ct_scan)
     flat = nib.Nifti1Image(np.full(image.shape, 40, np.float32), image.affine)
     nib.save(flat, tmp_path / "flat.nii.gz")
-    result = command("segment", "flat.nii.gz", "-o", "out", "--modality", "mr", "--quiet")
+    result = command("segment", "flat.nii.gz", "-o", "out", "--modality", "mr", "--quiet", "--method", "tissue")
     assert result.returncode == 2
     assert result.stderr.startswith("error: flat.nii.gz: the image is constant")
 

@@ -170,6 +170,6 @@ def test_a_translator_before_a_segmenter_is_checked_too(
 
 
 def test_strict_is_about_translations(command: Command, mr_scan: Path) -> None:
-    result = command("segment", mr_scan, "-o", "out", "--strict", "--quiet")
+    result = command("segment", mr_scan, "-o", "out", "--strict", "--quiet", "--method", "tissue")
     assert result.returncode == 2
     assert result.stderr == "error: strict is about translations, and no translator is named\n"

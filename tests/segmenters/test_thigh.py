@@ -58,7 +58,9 @@ def test_a_slice_that_shows_no_thigh_has_no_labels(folder: Path, both: Image) ->
     assert not found.accepted.any()
     assert not found.labels.voxels.any()
     assert np.isnan(list(found.confidence.values())).all()
-    assert found.notes == ("no slice looks like a thigh: nothing is labelled",)
+    assert found.notes == (
+        "no slice looks like a thigh: nothing is labelled (the method 'tissue' takes any slice of a limb)",
+    )
     with pytest.warns(UserWarning, match="no slice looks like a thigh"):
         method(folder, "none").segment(both)
     assert method(folder, "none", labels="muscle").probabilities(both).voxels[0].min() == 1
