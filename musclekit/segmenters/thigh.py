@@ -215,13 +215,13 @@ class ThighSegmenter(BaseEstimator):
         found = self._segmented(image, self.side)
         ((view, _), *others) = found.answers
         if others or view.side is not None:
-            return _Answer(image, _along(found), tuple(_known(view.side) for view, _ in found.answers), trust, None)
+            return _Answer(image, found.answers, tuple(_known(view.side) for view, _ in found.answers), trust, None)
         # Unmirrored it was taken for a right leg.
         mirrored = self._segmented(image, "left")
         sure = {"right": _sureness(found), "left": _sureness(mirrored)}
         side: Side = "right" if sure["right"] >= sure["left"] else "left"
-        taken = _along(found if side == "right" else mirrored)
-        return _Answer(image, taken, (side,), trust, abs(sure["right"] - sure["left"]))
+        taken = found if side == "right" else mirrored
+        return _Answer(image, taken.answers, (side,), trust, abs(sure["right"] - sure["left"]))
 
     def _segmented(self, image: Image, side: Side | None, slices: tuple[int, int] | None = None) -> Segmented:
         with warnings.catch_warnings():
@@ -248,19 +248,6 @@ def _known(side: Side | None) -> Side:
     return side
 
 
-def _along(found: Segmented) -> tuple[tuple[View, NDArray[np.float16]], ...]:
-    """Average the answers along each leg (`ALONG_MM`)."""
-    averaged = []
-    for view, answer in found.answers:
-        sigma = ALONG_MM / view.frame.target.spacing[0]
-        result = np.empty_like(answer)
-        for n, channel in enumerate(answer):
-            # Half precision is too little to sum in.
-            result[n] = ndimage.gaussian_filter1d(channel.astype(np.float32), sigma, axis=0, mode="nearest")
-        averaged.append((view, result))
-    return tuple(averaged)
-
-
 def _sureness(found: Segmented) -> float:
     """How sure the network is of what it sees: the mean over slices."""
     return float(np.mean([certainty(answer).mean() for _, answer in found.answers]))
@@ -277,12 +264,25 @@ class _Answer:
     apart: float | None
 
     @cached_property
+    def _along(self) -> list[tuple[View, NDArray[np.float16]]]:
+        """The answers averaged along each leg (`ALONG_MM`)."""
+        averaged = []
+        for view, answer in self.answers:
+            sigma = ALONG_MM / view.frame.target.spacing[0]
+            result = np.empty_like(answer)
+            for n, channel in enumerate(answer):
+                # Half precision is too little to sum in.
+                result[n] = ndimage.gaussian_filter1d(channel.astype(np.float32), sigma, axis=0, mode="nearest")
+            averaged.append((view, result))
+        return averaged
+
+    @cached_property
     def classes(self) -> NDArray[np.uint8]:
         """Ids of ``thigh-context`` on the scan, in slices without a thigh too."""
         from musclekit.neural.resampling import most_probable
 
         found = np.zeros(self.image.grid.shape, dtype=np.uint8)
-        for view, answer in self.answers:
+        for view, answer in self._along:
             found[view.mask] = most_probable(answer, view.frame)[view.mask]
         return found
 
@@ -349,7 +349,7 @@ class _Answer:
         """Yield probabilities on the scan, and the id of the target that each adds to."""
         from musclekit.neural.resampling import restored
 
-        for (view, answer), side in zip(self.answers, self.sides, strict=True):
+        for (view, answer), side in zip(self._along, self.sides, strict=True):
             seen = view.mask & self.accepted[:, None, None]
             for label in CONTEXT:
                 before = mapping.source.ids_of(label.name, side)[0]
