@@ -165,17 +165,24 @@ class ThighSegmenter(BaseEstimator):
                 "may be wrong too"
             )
         looked = look_slices(answer.accepted)
-        sure = answer.sureness(looked)
-        turned = self._segmented(image.with_voxels(image.voxels[:, ::-1]), self.side, looked)
-        if _sureness(turned) > sure + SURER:
+        sides: tuple[Side | None, ...] = SIDES if len(answer.sides) == 1 else (None,)
+        sure = self._sure_of(image, answer.sides[0] if len(answer.sides) == 1 else None, looked)
+        turned = image.with_voxels(image.voxels[:, ::-1])
+        if max(self._sure_of(turned, side, looked) for side in sides) > sure + SURER:
             yield (
                 "front and back seem to be exchanged: the muscles are found with more certainty in the scan turned "
                 "over; left and right may be wrong too"
             )
         if len(answer.sides) == 1 and answer.apart is None:
             other: Side = "left" if answer.sides[0] == "right" else "right"
-            if _sureness(self._segmented(image, other, looked)) > sure + SURER:
+            if self._sure_of(image, other, looked) > sure + SURER:
                 yield f"the leg, taken for a {answer.sides[0]} one, looks more like a {other} one"
+
+    def _sure_of(self, image: Image, side: Side | None, slices: tuple[int, int]) -> float:
+        with warnings.catch_warnings():
+            # What there is to say of the scan was said when it was looked at as it is.
+            warnings.simplefilter("ignore", UserWarning)
+            return _sureness(self._segmented(image, side, slices))
 
     def probabilities(self, image: Image) -> ProbabilityMap:
         """Return the probability of each label; where no thigh is seen all is background. Errors are as in `segment`.
@@ -313,15 +320,6 @@ class _Answer:
             for muscle, value in zip(MUSCLE_IDS, expected, strict=True):
                 found[f"{CONTEXT[muscle].name} {side}"] = float(value)
         return found
-
-    def sureness(self, slices: tuple[int, int]) -> float:
-        """How sure the network is of what it sees in some slices."""
-        first, last = slices
-        each = [
-            certainty(answer[:, (planes >= first) & (planes <= last)]).mean()
-            for (_, answer), planes in zip(self.answers, self._planes, strict=True)
-        ]
-        return float(np.mean(each))
 
     def is_upside_down(self) -> bool:
         """Whether muscles of the hip lie below those of the knee."""
