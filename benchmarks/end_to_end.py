@@ -28,7 +28,8 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         scan = Path(name) / "thigh.nii.gz"
         write_image(image, scan)
-        command = [sys.executable, "-c", PROGRAM, "segment", str(scan), "-o", f"{name}/out", "--jobs", "2", "--quiet"]
+        command = [sys.executable, "-c", PROGRAM, "segment", str(scan), "-o", f"{name}/out"]
+        command += ["--method", "tissue", "--jobs", "2", "--quiet"]
 
         def run() -> None:
             done = subprocess.run(command, check=True, capture_output=True, text=True)
