@@ -157,7 +157,10 @@ class ThighSegmenter(BaseEstimator):
 
     def _doubts(self, image: Image, answer: _Answer) -> Iterator[str]:
         """Say where head, front and side seem to be others than the header, or the user, says."""
+        other: Side = "left" if answer.sides[0] == "right" else "right"
         if not answer.accepted.any():
+            if len(answer.sides) == 1 and answer.apart is None and self._shows_thigh(image, other, answer.trust):
+                yield f"the leg, taken for a {answer.sides[0]} one, looks more like a {other} one"
             return
         if answer.is_upside_down():
             yield (
@@ -173,10 +176,14 @@ class ThighSegmenter(BaseEstimator):
                 "front and back seem to be exchanged: the muscles are found with more certainty in the scan turned "
                 "over; left and right may be wrong too"
             )
-        if len(answer.sides) == 1 and answer.apart is None:
-            other: Side = "left" if answer.sides[0] == "right" else "right"
-            if self._sure_of(image, other, looked) > sure + SURER:
-                yield f"the leg, taken for a {answer.sides[0]} one, looks more like a {other} one"
+        told = len(answer.sides) == 1 and answer.apart is None
+        if told and self._sure_of(image, other, looked) > sure + SURER:
+            yield f"the leg, taken for a {answer.sides[0]} one, looks more like a {other} one"
+
+    def _shows_thigh(self, image: Image, side: Side, trust: ThighTrust) -> bool:
+        """Whether any slice looks like a thigh once the leg is taken for that of a side."""
+        found = self._segmented(image, side)
+        return bool(_Answer(image, found.answers, (side,), trust, None).accepted.any())
 
     def _sure_of(self, image: Image, side: Side | None, slices: tuple[int, int]) -> float:
         with warnings.catch_warnings():
