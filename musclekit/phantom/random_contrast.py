@@ -17,8 +17,10 @@ __all__ = ["LEAST_CONTRAST", "draw_appearance", "painted"]
 
 #: Fat and muscle lie at least so far apart, as a share of the range of grey values.
 LEAST_CONTRAST = 0.12
-#: The window that CT is seen through, in HU: everything between air and dense bone.
-CT_SEEN = (-200.0, 500.0)
+#: The window that CT is seen through, in HU: its lower and its upper end lie somewhere between these.
+CT_LOW, CT_HIGH = (-250.0, -130.0), (180.0, 500.0)
+#: A mass is at least so much lighter or darker than muscle: one that nobody could tell from muscle is none.
+LEAST_MASS = 0.08
 #: How often grey values are those of a scanner, and how often they lie between those of two; else they are anything.
 LIKE_ONE, LIKE_TWO = 0.55, 0.2
 
@@ -46,11 +48,11 @@ def draw_appearance(rng: np.random.Generator) -> Appearance:
     while True:
         chance = rng.random()
         if chance < LIKE_ONE:
-            values = _unit(known[rng.integers(len(known))]) + rng.normal(0, 0.05, 10)
+            values = _unit(known[rng.integers(len(known))], rng) + rng.normal(0, 0.05, 10)
         elif chance < LIKE_ONE + LIKE_TWO:
             one, two = rng.choice(len(known), 2, replace=False)
             share = rng.random()
-            values = share * _unit(known[one]) + (1 - share) * _unit(known[two]) + rng.normal(0, 0.05, 10)
+            values = share * _unit(known[one], rng) + (1 - share) * _unit(known[two], rng) + rng.normal(0, 0.05, 10)
         else:
             values = _free(rng)
         found = Appearance(*(float(value) for value in values))
@@ -58,11 +60,11 @@ def draw_appearance(rng: np.random.Generator) -> Appearance:
             return found
 
 
-def _unit(contrast: Contrast) -> NDArray[np.float64]:
+def _unit(contrast: Contrast, rng: np.random.Generator) -> NDArray[np.float64]:
     """Return the grey values of a scanner on a scale from 0 to 1, in the order of the fields of `Appearance`."""
     look = APPEARANCE[contrast]
     values = np.array([*look.by_tissue(), look.infiltrating_fat], dtype=np.float64)
-    low, high = CT_SEEN if contrast is Contrast.CT else (0.0, float(values.max()))
+    low, high = (rng.uniform(*CT_LOW), rng.uniform(*CT_HIGH)) if contrast is Contrast.CT else (0.0, float(values.max()))
     unit: NDArray[np.float64] = (np.clip(values, low, high) - low) / (high - low)
     return unit
 
@@ -112,7 +114,7 @@ def painted(
     table[Structure.OTHER_CORTEX] = look.cortical_bone
     table[Structure.OTHER_MARROW] = look.marrow
     table[Structure.OTHER_MUSCLE] = look.muscle + rng.normal(0, 0.03)
-    table[Structure.MASS] = rng.uniform(0, 1.1)
+    table[Structure.MASS] = _apart(look.muscle, rng)
     texture = np.full(_N, rng.uniform(0, 0.03), dtype=np.float32)
     texture[list(_FATTY)] = rng.uniform(0, 0.05)
     texture[Structure.MASS] = rng.uniform(0, 0.25)
@@ -129,6 +131,14 @@ def painted(
         fat[np.isin(structure, (*_FATTY, Structure.MARROW, Structure.OTHER_MARROW))] = 1
         grey *= 1 - np.float32(rng.uniform(0.4, 1)) * _cancelled(fat, structure, spacing_mm)
     return grey.astype(np.float32)
+
+
+def _apart(muscle: float, rng: np.random.Generator) -> float:
+    """Return the grey value of a mass that can be told from muscle."""
+    while True:
+        value = float(rng.uniform(0, 1.1))
+        if abs(value - muscle) >= LEAST_MASS:
+            return value
 
 
 def _cancelled(fat: NDArray[np.float32], structure: NDArray[np.uint8], spacing_mm: float) -> NDArray[np.float32]:

@@ -26,6 +26,8 @@ __all__ = ["RandomSlice", "SliceRange", "draw_slice"]
 
 #: Air in a network's range.
 AIR = np.float32(-1)
+#: Of a leg that edges of the field of view cut, at least this share is seen.
+LEAST_LEFT = 0.2
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,12 @@ class SliceRange:
     fine: int = 2
     shape: ShapeRange = field(default_factory=ShapeRange)
     other_region: float = 0.14
-    packed: float = 0.45
-    mass: float = 0.12
+    packed: float = 0.5
+    mass: float = 0.15
     neighbour: float = 0.25
-    cropped: float = 0.25
+    cropped: float = 0.35
     metal: float = 0.02
-    streaks: float = 0.06
+    streaks: float = 0.1
     dim: float = 0.15
     noise: float = 0.08
     bias: float = 0.35
@@ -145,8 +147,10 @@ def draw_slice(legs: Sequence[LegPlanes], rng: np.random.Generator, how: SliceRa
         _mirror_beside(grey, structure, inside, step, rng)
     inside = _outline(inside, step, rng)
     if rng.random() < how.cropped:
-        for _ in range(1 + (rng.random() < 0.3)):
-            inside &= ~_beyond_edge(structure > 0, rng)
+        for _ in range(1 + (rng.random() < 0.45)):
+            left = inside & ~_beyond_edge(structure > 0, rng)
+            if left.sum() > LEAST_LEFT * inside.sum():
+                inside = left
         # Views have what is seen in their middle; what is rolled round lies outside of it.
         by = _to_the_middle(inside)
         grey, structure, inside = (
@@ -229,7 +233,7 @@ def _beyond_edge(leg: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np
         return np.zeros(leg.shape, dtype=bool)
     turn = rng.choice([0.0, 0.5, 1.0, 1.5]) * np.pi + rng.normal(0, 0.05)
     along = np.cos(turn) * np.arange(leg.shape[1]) + np.sin(turn) * np.arange(leg.shape[0])[:, None]
-    return np.asarray(along > np.quantile(along[leg], rng.uniform(0.4, 0.98)))
+    return np.asarray(along > np.quantile(along[leg], rng.uniform(0.3, 0.98)))
 
 
 def _to_the_middle(inside: NDArray[np.bool_]) -> tuple[int, int]:
@@ -253,7 +257,7 @@ def _acquired(
     grey = grey * np.exp(gain - gain[seen].mean() if seen.any() else gain)
     if rng.random() < how.streaks:
         lines = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), sigmaX=20, sigmaY=0.7)
-        grey += np.float32(rng.uniform(0.01, 0.08)) * lines / max(float(lines.std()), 1e-6)
+        grey += np.float32(rng.uniform(0.01, 0.1)) * lines / max(float(lines.std()), 1e-6)
     if rng.random() < how.metal:
         y, x = rng.uniform(-0.5, 0.5, 2)
         dy, dx = at[:, None] - np.float32(y), at - np.float32(x)

@@ -21,6 +21,8 @@ NEAR_KNEE = 0.2
 FILLED = (0.35, 0.85)
 #: How often there are muscles outside the eleven, below and above it.
 OUTSIDE = (0.04, 0.45)
+#: Gluteus maximus lies behind the compartment from this height on, and is hardly ever missing from the next on.
+GLUTEUS = (0.5, 0.8)
 #: With less muscle than this share of what the leg has elsewhere a plane lies at its end: most that it shows is other.
 SPARSE = 0.6
 
@@ -60,6 +62,10 @@ def surrounded(
     if rng.random() < OUTSIDE[near]:
         for _ in range(rng.integers(1, 3)):
             _lay_outside(plane, spacing_mm, rng)
+    if rng.random() < 0.9 * np.clip((height - GLUTEUS[0]) / (GLUTEUS[1] - GLUTEUS[0]), 0, 1):
+        # Behind and outwards, the thicker the higher.
+        thick = rng.uniform(8, 15 + 30 * height)
+        _lay_arc(plane, spacing_mm, rng.uniform(-1.7, -0.5), rng.uniform(0.6, 1.4), thick, rng)
     return section(plane, femur, (spacing_mm, spacing_mm), draw_surroundings(rng), 1.0)
 
 
@@ -127,15 +133,22 @@ def _fill_gaps(
 
 def _lay_outside(plane: NDArray[np.uint8], spacing_mm: float, rng: np.random.Generator) -> None:
     """Lay a muscle on the outside of the compartment, in place: a gluteus behind, a tensor fasciae latae outside."""
+    if rng.random() < 0.65:
+        towards, span, thick = rng.uniform(-2.2, -0.3), rng.uniform(0.7, 1.6), rng.uniform(6, 45)
+    else:
+        towards, span, thick = rng.uniform(-0.4, 3.0), rng.uniform(0.25, 0.7), rng.uniform(5, 22)
+    _lay_arc(plane, spacing_mm, towards, span, thick, rng)
+
+
+def _lay_arc(
+    plane: NDArray[np.uint8], spacing_mm: float, towards: float, span: float, thick: float, rng: np.random.Generator
+) -> None:
+    """Lay other muscle on the compartment, in place: its middle in a direction (outwards 0, front pi / 2), in mm."""
     compartment = compartment_of(plane > 0, spacing_mm, spacing_mm)
     apart = cv2.distanceTransform((~compartment).astype(np.uint8), cv2.DIST_L2, 5) * np.float32(spacing_mm)
     rows, columns = np.nonzero(compartment)
     y = np.arange(plane.shape[0])[:, None] - rows.mean()
     x = np.arange(plane.shape[1]) - columns.mean()
-    if rng.random() < 0.65:
-        towards, span, thick = rng.uniform(-2.2, -0.3), rng.uniform(0.7, 1.6), rng.uniform(6, 45)
-    else:
-        towards, span, thick = rng.uniform(-0.4, 3.0), rng.uniform(0.25, 0.7), rng.uniform(5, 22)
     angle = np.angle(np.exp(1j * (np.arctan2(y, x) - towards)))
     share = np.clip(1 - (angle / span) ** 2, 0, 1)
     gap = rng.uniform(0.8, 5.0)
@@ -182,7 +195,7 @@ def grow_mass(structure: NDArray[np.uint8], spacing_mm: float, rng: np.random.Ge
     y = (np.arange(structure.shape[0])[:, None] - rows[here]) * spacing_mm
     x = (np.arange(structure.shape[1]) - columns[here]) * spacing_mm * rng.uniform(0.6, 1.6)
     wobble = 1 + 0.2 * smooth_plane(rng, structure.shape, 8 / spacing_mm)
-    mass = np.hypot(y, x) * wobble < (rng.uniform(30, 60) if rng.random() < 0.25 else rng.uniform(6, 32))
+    mass = np.hypot(y, x) * wobble < (rng.uniform(30, 75) if rng.random() < 0.3 else rng.uniform(6, 32))
     spared = np.isin(
         structure,
         (

@@ -12,7 +12,7 @@ from musclekit.labels import label_set
 from musclekit.phantom import MUSCLES, LegPlanes, ShapeRange, SliceRange, Structure, draw_slice, leg_planes, make_thigh
 from musclekit.phantom.completion import femur_room
 from musclekit.phantom.other_regions import other_region
-from musclekit.phantom.random_contrast import LEAST_CONTRAST, _cancelled, draw_appearance, painted
+from musclekit.phantom.random_contrast import LEAST_CONTRAST, LEAST_MASS, _apart, _cancelled, draw_appearance, painted
 from musclekit.phantom.random_shape import moved_plane, smooth_plane, wasted_plane
 from musclekit.phantom.random_slice import _averaged, _beyond_edge, _mirror_beside, _to_the_middle
 from musclekit.phantom.random_surroundings import grow_mass, packed_plane, surrounded
@@ -71,8 +71,36 @@ def test_an_edge_of_the_field_of_view_cuts_the_leg() -> None:
     leg[10:50, 10:50] = True
     for seed in range(20):
         lost = np.mean(_beyond_edge(leg, np.random.default_rng(seed))[leg])
-        assert 0 < lost <= 0.61
+        assert 0 < lost <= 0.71
     assert not _beyond_edge(np.zeros((5, 5), dtype=bool), np.random.default_rng(0)).any()
+
+
+def test_of_a_leg_that_is_cut_enough_is_left(legs: tuple[LegPlanes, ...]) -> None:
+    rng = np.random.default_rng(6)
+    how = SliceRange(other_region=0, neighbour=0, cropped=1)
+    seen = [np.count_nonzero(draw_slice(legs, rng, how).classes) for _ in range(60)]
+    assert min(seen) > 150
+    assert np.quantile(seen, 0.2) < 0.7 * np.quantile(seen, 0.9)
+
+
+def test_high_in_a_thigh_a_gluteus_lies_behind(legs: tuple[LegPlanes, ...]) -> None:
+    plane = moved_plane(legs[0].planes[-3], 1.0, 240, np.random.default_rng(0), STILL)
+    front = np.argwhere(plane > 0)[:, 0].mean()
+
+    def behind(height: float) -> float:
+        drawn = [surrounded(plane, 1.0, height, 1.0, np.random.default_rng(seed)) for seed in range(30)]
+        areas = [np.count_nonzero((one == Structure.OTHER_MUSCLE)[: int(front)]) for one in drawn]
+        return float(np.mean(np.array(areas) > 400))
+
+    assert behind(0.95) > 0.8
+    assert behind(0.3) < 0.5
+
+
+def test_a_mass_can_be_told_from_muscle() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        look = draw_appearance(rng)
+        assert abs(_apart(look.muscle, rng) - look.muscle) >= LEAST_MASS
 
 
 def test_the_same_seed_draws_the_same_slice(legs: tuple[LegPlanes, ...]) -> None:
