@@ -28,6 +28,13 @@ def train(
             help="A number of folds of subjects, or leave-one-out: a segmenter for each, and scores of those left out.",
         ),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            help="Checkpoint of a segmenter whose weights to start from: a file, or the name of weights that ship.",
+        ),
+    ] = None,
     label_set: LabelSetName = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; see `musclekit info`.")] = "cpu",
     until: Annotated[
@@ -52,8 +59,10 @@ def train(
     # Of several processes one speaks.
     speaks = is_first_process()
     segments = read_toml(plan).get("task") == "segment"
-    if not segments and (folds is not None or label_set is not None):
-        raise ParameterError("--folds and --label-set are for segmenters; a translator learns from unlabelled scans")
+    if not segments and (folds is not None or start is not None or label_set is not None):
+        raise ParameterError(
+            "--folds, --start and --label-set are for segmenters; a translator learns from unlabelled scans"
+        )
     with progress_bar("training", quiet=quiet or not speaks) as progress:
         if segments:
             trained = train_segmenter_on_manifest(
@@ -62,6 +71,7 @@ def train(
                 out,
                 label_set_name=label_set,
                 folds=folds,
+                start=start,
                 device=device,
                 until=until,
                 jobs=jobs,

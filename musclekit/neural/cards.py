@@ -228,8 +228,11 @@ class SegmenterCard:
         As plain data.
     seed : int, optional
         Of the training.
+    start : mapping
+        Name and ``weights_sha256`` of the network that its training started from; empty where weights were drawn.
     training_subjects, validation_subjects : tuple of str
-        Whom it learnt from, and by whom its best epoch was chosen. Neither must be scored.
+        Whom it learnt from, and by whom its best epoch was chosen, those of the network it started from among them.
+        None of them must be scored.
     data, licence : str
         What it was trained on, and the licence of the weights.
     deciles : mapping of Contrast to (tuple of float, tuple of float)
@@ -257,6 +260,7 @@ class SegmenterCard:
     schedule: Mapping[str, Any] = field(default_factory=dict)
     augmentation: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
+    start: Mapping[str, str] = field(default_factory=dict)
     training_subjects: tuple[str, ...] = ()
     validation_subjects: tuple[str, ...] = ()
     data: str = ""
@@ -280,7 +284,7 @@ class SegmenterCard:
             name: data[name] for name in ("network", "labels", "windows", "view", "context", "loss", "augmentation")
         }
         learnt = {name: value for name, value in self.schedule.items() if name not in ("epochs_done", "best_epoch")}
-        return common | {"schedule": learnt}
+        return common | {"schedule": learnt} | ({"start": dict(self.start)} if self.start else {})
 
     @property
     def family(self) -> str:
@@ -314,6 +318,7 @@ class SegmenterCard:
             "schedule": dict(self.schedule),
             "augmentation": dict(self.augmentation),
             "seed": self.seed,
+            "start": dict(self.start),
             "training_subjects": list(self.training_subjects),
             "validation_subjects": list(self.validation_subjects),
             "data": self.data,
@@ -352,6 +357,7 @@ class SegmenterCard:
             view=ViewSpec.from_data(data["view"]),
             training_subjects=tuple(data["training_subjects"]),
             validation_subjects=tuple(data["validation_subjects"]),
+            start=dict(data.get("start", {})),
             deciles={
                 Contrast(name): (tuple(ends["least"]), tuple(ends["most"])) for name, ends in data["deciles"].items()
             },

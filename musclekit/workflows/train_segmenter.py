@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from musclekit.errors import InputError
+from musclekit.errors import InputError, LeakError
 from musclekit.image import Case
 from musclekit.phantom import LegPlanes, SliceRange, leg_planes
 from musclekit.report import Failure, Report, Table, loss_curves, variance_against_dice, write_report
@@ -23,6 +23,7 @@ from musclekit.workflows.record import RunRecord, check_folder, file_hash, versi
 from musclekit.workflows.segment import noted_warnings
 
 if TYPE_CHECKING:
+    from musclekit.neural.cards import SegmenterCard
     from musclekit.neural.labelled import LabelledScan
     from musclekit.neural.training.segmentation import TrainedSegmenter
     from musclekit.neural.training.segmenter_plan import SegmenterPlan
@@ -84,6 +85,7 @@ def train_segmenter_on_manifest(
     *,
     label_set_name: str | None = None,
     folds: str | None = None,
+    start: str | None = None,
     device: str = "cpu",
     jobs: int | None = None,
     until: int | None = None,
@@ -105,6 +107,8 @@ def train_segmenter_on_manifest(
     folds : str, optional
         A number, or ``"leave-one-out"``: subjects are dealt to so many folds, and for each one a network is trained on
         the others.
+    start : str, optional
+        Checkpoint to start from, a file or the name of weights that ship; that of the plan if left out.
     device : str
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; one that is not there is an error.
     jobs : int, optional
@@ -125,8 +129,10 @@ def train_segmenter_on_manifest(
     Raises
     ------
     InputError
-        If plan, manifest or a scan cannot be used, labels cannot be mapped, a label is shown by no case trained on,
-        the device is not there, or the folder holds another training.
+        If plan, manifest, checkpoint or a scan cannot be used, labels cannot be mapped, a label is shown by no case
+        trained on, the device is not there, or the folder holds another training.
+    LeakError
+        If the network to start from learnt from somebody by whom an epoch is chosen, or who is left out of a fold.
     TrainingError
         If a loss is no finite number; the last whole epoch is kept.
     OutputError
@@ -137,10 +143,14 @@ def train_segmenter_on_manifest(
     from musclekit.neural.synthesis import check_leg_classes
     from musclekit.neural.training.ranks import is_first_process
     from musclekit.neural.training.segmentation import NETWORK, train_segmenter
-    from musclekit.neural.training.segmenter_plan import read_segmenter_plan
+    from musclekit.neural.training.segmenter_plan import check_segmenter_plan, read_segmenter_plan
+    from musclekit.neural.training.start import Start
 
     started = datetime.now(UTC)
     what = read_segmenter_plan(plan)
+    if start is not None:
+        what = replace(what, start=start)
+        check_segmenter_plan(what)
     manifest = manifest or what.cases
     if manifest is None:
         raise InputError(f'{plan}: which scans? Name their manifest with --cases, or as cases = "..." in the plan')
@@ -152,6 +162,8 @@ def train_segmenter_on_manifest(
     cases = open_cases(manifest, label_set_name)
     train, validation = parts_of(cases, what)
     divisions = divisions_of(train, validation, cases, what, folds)
+    if what.start is not None:
+        _check_left_out(divisions, cases, Start(what.start).card)
     used = [*train, *validation]
     # Scans are hashed once, for the record of the beginning and that of the end.
     record = _record(plan, manifest, cases, used, what, folds, device, started) if is_first_process() else None
@@ -208,6 +220,18 @@ def train_segmenter_on_manifest(
         tables.failures,
         tuple(notes),
     )
+
+
+def _check_left_out(divisions: Mapping[str, Division], cases: ManifestCases, start: SegmenterCard) -> None:
+    """Refuse to score somebody by a network that started from one which learnt from that person."""
+    seen = {*start.training_subjects, *start.validation_subjects}
+    for name, division in divisions.items():
+        for case_id in division.test:
+            if cases.subjects[case_id] in seen:
+                raise LeakError(
+                    f"fold '{name}': the network to start from ('{start.name}') learnt from subject "
+                    f"'{cases.subjects[case_id]}', who is left out to be scored"
+                )
 
 
 def _told(progress: OnProgress | None, n: int, folds: int) -> OnProgress | None:

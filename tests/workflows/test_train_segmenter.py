@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from musclekit.errors import CheckpointError, InputError, LabelError, ParameterError, SegmentationError
+from musclekit.errors import (
+    CheckpointError,
+    InputError,
+    LabelError,
+    LeakError,
+    MissingFileError,
+    ParameterError,
+    SegmentationError,
+)
 from musclekit.evaluation import read_scores
 from musclekit.image import Image, Prediction
 from musclekit.io import read_labels, read_manifest, write_labels, write_manifest
@@ -245,6 +253,23 @@ def test_the_name_of_a_subject_makes_no_folder(cases: Path, tmp_path: Path) -> N
     write_manifest([replace(row, subject=name) for row, name in zip(rows, names, strict=True)], cases)
     message = refusal(InputError, tmp_path, cases, folds="leave-one-out")
     assert "two subjects would share the folder 'fold-a_b'; name them differently" in message
+
+
+def test_a_training_starts_from_a_checkpoint_and_scores_nobody_that_it_knows(people: Path, tmp_path: Path) -> None:
+    manifest = people / "manifest.csv"
+    first = train_segmenter_on_manifest(plan(tmp_path), manifest, tmp_path / "first", jobs=1)
+    network = tmp_path / "first" / "network.pt"
+    assert first.networks == (network,)
+    again = train_segmenter_on_manifest(plan(tmp_path), manifest, tmp_path / "again", start=str(network), jobs=1)
+    assert read_card(again.networks[0], SegmenterCard).start["name"] == "bayesian-unet"
+    # In a plan the file is looked for beside it.
+    named = plan(tmp_path, more='start = "first/network.pt"')
+    train_segmenter_on_manifest(named, manifest, tmp_path / "named", jobs=1)
+    assert (tmp_path / "named" / "network.pt").read_bytes() == again.networks[0].read_bytes()
+    with pytest.raises(LeakError, match=r"learnt from subject 'sub-0\d', who is left out to be scored"):
+        train_segmenter_on_manifest(named, manifest, tmp_path / "folds", folds="2", jobs=1)
+    with pytest.raises(MissingFileError, match=r"nowhere\.pt: no such file"):
+        train_segmenter_on_manifest(plan(tmp_path, more='start = "nowhere.pt"'), manifest, tmp_path / "none")
 
 
 def test_a_folder_of_another_training_is_refused(people: Path, tmp_path: Path) -> None:

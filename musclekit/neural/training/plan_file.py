@@ -7,6 +7,7 @@ from typing import Any
 
 from musclekit.io import read_toml
 from musclekit.schemas import check_schema
+from musclekit.weights import shipped
 
 __all__ = ["read_plan_data"]
 
@@ -32,4 +33,6 @@ def read_plan_data(path: Path, schema: str) -> dict[str, Any]:
     """
     data = read_toml(path)
     check_schema(data, schema, f"plan {path.name}")
-    return data | ({"cases": str(path.parent / data["cases"])} if "cases" in data else {})
+    files = {name: data[name] for name in ("cases", "start") if name in data}
+    # Weights that ship go by a name.
+    return data | {name: str(path.parent / file) for name, file in files.items() if file not in shipped()}

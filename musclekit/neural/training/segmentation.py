@@ -32,6 +32,7 @@ from musclekit.neural.training.running import check_share, last_epoch, seeded_th
 from musclekit.neural.training.segmenter_plan import SegmenterPlan
 from musclekit.neural.training.segmenter_state import SegmenterTraining, begin, identity_of, load_state, save_state
 from musclekit.neural.training.sheet import sheet_of, write_sheet
+from musclekit.neural.training.start import Start
 from musclekit.neural.winners import highest_channel
 from musclekit.phantom import LegPlanes
 
@@ -132,7 +133,8 @@ def train_segmenter(
     LabelError
         If no scan shows a label of the plan.
     LeakError
-        If a subject stands among those trained on and those of the validation.
+        If a subject stands among those trained on and those of the validation, or the network to start from learnt
+        from one of the validation.
     InputError
         If there is nothing to draw, or the folder holds another training, or one without its state.
     FormatError
@@ -147,18 +149,17 @@ def train_segmenter(
         check_classes(scans, plan.labels)
     else:
         check_leg_classes(legs, plan.labels)
-    shared = sorted({scan.subject for scan in scans} & {scan.subject for scan in validation})
-    if shared:
-        raise LeakError(f"subject '{shared[0]}' stands among those trained on and in the validation")
+    start = None if plan.start is None else Start(plan.start)
+    _check_apart(scans, validation, start)
     with joined(device) as ranks, seeded_threads(plan.seed, threads), told_of_memory(ranks.device, TOO_LARGE):
         check_share(plan.schedule.batch, ranks)
-        training = begin(plan, ranks)
+        training = begin(plan, start, ranks)
         drawing = _drawing(plan, scans, legs, training.network, threads)
         steps = plan.schedule.steps or drawing.steps(plan.schedule.batch)
-        identity = identity_of(plan, scans, validation, ranks)
+        identity = identity_of(plan, start, scans, validation, ranks)
         if (out / STATE).exists():
             load_state(out / STATE, identity, training, ranks)
-            _publish(plan, scans, validation, training, out, ranks)
+            _publish(plan, start, scans, validation, training, out, ranks)
         elif (out / NETWORK).exists():
             raise InputError(f"{out} holds {NETWORK} but no {STATE} to go on from; choose another folder")
         while training.epochs_done < last and not _is_stopped(plan, training):
@@ -175,19 +176,30 @@ def train_segmenter(
                 training.best_epoch = training.epochs_done
                 training.best = {name: value.detach().clone() for name, value in training.network.state_dict().items()}
             save_state(out / STATE, identity, training, ranks)
-            _publish(plan, scans, validation, training, out, ranks)
+            _publish(plan, start, scans, validation, training, out, ranks)
             if ranks.is_first and plan.sheet_every and training.epochs_done % plan.sheet_every == 0:
                 sheet = _sheet(plan, training.network, scans, ranks)
                 write_sheet(sheet, out / SHEETS / f"epoch_{training.epochs_done:04d}.png")
         training.network.load_state_dict(training.kept)
         return TrainedSegmenter(
             training.network.eval().requires_grad_(False),
-            card_of(plan, scans, validation, training),
+            card_of(plan, start, scans, validation, training),
             training.epochs_done,
             training.best_epoch or training.epochs_done,
             _is_stopped(plan, training),
             tuple(training.rows),
         )
+
+
+def _check_apart(scans: Sequence[LabelledScan], validation: Sequence[LabelledScan], start: Start | None) -> None:
+    """Refuse to choose an epoch by subjects that were learnt from."""
+    chosen_by = {scan.subject for scan in validation}
+    shared = sorted({scan.subject for scan in scans} & chosen_by)
+    if shared:
+        raise LeakError(f"subject '{shared[0]}' stands among those trained on and in the validation")
+    before = sorted(chosen_by & set(start.card.training_subjects)) if start is not None else []
+    if before:
+        raise LeakError(f"the network to start from learnt from subject '{before[0]}', who is in the validation")
 
 
 def _drawing(
@@ -349,12 +361,14 @@ def _scan_dice(
 
 def card_of(
     plan: SegmenterPlan,
+    start: Start | None,
     scans: Sequence[LabelledScan],
     validation: Sequence[LabelledScan],
     training: SegmenterTraining,
 ) -> SegmenterCard:
     """Return the card of the weights that are kept."""
     best = training.best_epoch
+    before = None if start is None else start.card
     return SegmenterCard(
         name=plan.name or str(plan.network["name"]),
         network={"name": plan.network["name"], "parameters": plan.network_parameters},
@@ -371,8 +385,13 @@ def card_of(
         },
         augmentation=asdict(plan.augmentation),
         seed=plan.seed,
-        training_subjects=tuple(dict.fromkeys(scan.subject for scan in scans)),
-        validation_subjects=tuple(dict.fromkeys(scan.subject for scan in validation)),
+        start={} if before is None else {"name": before.name, "weights_sha256": before.weights_sha256},
+        training_subjects=tuple(
+            dict.fromkeys([*(before.training_subjects if before else ()), *(scan.subject for scan in scans)])
+        ),
+        validation_subjects=tuple(
+            dict.fromkeys([*(before.validation_subjects if before else ()), *(scan.subject for scan in validation)])
+        ),
         data=plan.data,
         licence=plan.licence,
         # Slices that are synthesised have grey values of every kind.
@@ -391,6 +410,7 @@ def _deciles(scans: Sequence[LabelledScan], contrast: Contrast) -> tuple[tuple[f
 
 def _publish(
     plan: SegmenterPlan,
+    start: Start | None,
     scans: Sequence[LabelledScan],
     validation: Sequence[LabelledScan],
     training: SegmenterTraining,
@@ -400,7 +420,7 @@ def _publish(
     """Write what follows from the state: the checkpoint and the table of losses."""
     if not ranks.is_first:
         return
-    save_checkpoint(out / NETWORK, training.kept, card_of(plan, scans, validation, training))
+    save_checkpoint(out / NETWORK, training.kept, card_of(plan, start, scans, validation, training))
     write_losses(training.rows, out / LOSSES)
 
 

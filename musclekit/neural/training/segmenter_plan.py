@@ -21,6 +21,7 @@ from musclekit.neural.schedule import decay_factor
 from musclekit.neural.segmentation_losses import SegmentationLoss
 from musclekit.neural.synthesis import classes_of_context
 from musclekit.neural.training.plan_file import read_plan_data
+from musclekit.neural.training.start import Start
 from musclekit.neural.views import ViewSpec
 from musclekit.neural.windows import CT_WINDOW, MR_WINDOW, Window
 from musclekit.phantom import ShapeRange, SliceRange
@@ -141,6 +142,9 @@ class SegmenterPlan:
         What slices look like that are drawn from label maps as it learns; None where it learns from scans.
     seed : int
         Of the first weights and of all that is drawn.
+    start : str, optional
+        Checkpoint of a segmenter whose weights to start from (file, or name of weights that ship), for networks that
+        differ in their labels at most; drawn weights if left out.
     cases : Path, optional
         Manifest of the scans, if the plan names one.
     split, validation_split : str, optional
@@ -175,6 +179,7 @@ class SegmenterPlan:
     augmentation: Augmentation = field(default_factory=Augmentation)
     synthesis: SliceRange | None = None
     seed: int = 0
+    start: str | None = None
     cases: Path | None = None
     split: str | None = None
     validation_split: str | None = None
@@ -240,7 +245,7 @@ class SegmenterPlan:
             "cases": None if self.cases is None else str(self.cases),
             "limits": list(self.limits),
         }
-        same = ("context", "unlabelled_is_background", "seed", "split", "validation_split", "validation_share",
+        same = ("context", "unlabelled_is_background", "seed", "start", "split", "validation_split", "validation_share",
                 "precision", "channels_last", "sheet_every", "name", "data", "licence")  # fmt: skip
         plain |= {name: getattr(self, name) for name in same}
         return {name: value for name, value in plain.items() if value is not None}
@@ -329,6 +334,8 @@ def check_segmenter_plan(plan: SegmenterPlan) -> None:
         has no such parameter or not of that value.
     GeometryError
         If the samples are too small for the network.
+    MissingFileError, FormatError, CheckpointError
+        If it cannot start from the network it is to start from.
     """
     check_number("context", plan.context, least=0, whole=True)
     check_number("seed", plan.seed, least=0, whole=True)
@@ -391,3 +398,5 @@ def check_segmenter_plan(plan: SegmenterPlan) -> None:
                 f"to {list(size)}"
             )
         network.eval()(torch.empty(1, 2 * plan.context + 1, *size))
+    if plan.start is not None:
+        Start(plan.start).check(plan.network["name"], plan.network_parameters)

@@ -19,11 +19,12 @@ from musclekit.neural.labelled import LabelledScan
 from musclekit.neural.training.ranks import Ranks
 from musclekit.neural.training.running import check_same_training
 from musclekit.neural.training.segmenter_plan import SegmenterPlan
+from musclekit.neural.training.start import Start
 
 __all__ = ["SegmenterTraining", "begin", "identity_of", "load_state", "save_state"]
 
 #: Of the plan: what may change between two calls, since no number depends on it.
-WITHOUT_EFFECT = ("cases", "sheet_every", "name", "data", "licence", "limits")
+WITHOUT_EFFECT = ("cases", "start", "sheet_every", "name", "data", "licence", "limits")
 
 
 @dataclass(eq=False)
@@ -64,11 +65,14 @@ class SegmenterTraining:
         return self.best or self.network.state_dict()
 
 
-def begin(plan: SegmenterPlan, ranks: Ranks) -> SegmenterTraining:
+def begin(plan: SegmenterPlan, start: Start | None, ranks: Ranks) -> SegmenterTraining:
     """Return a training before its first epoch: all chance follows from the seed of the plan."""
     # On the processor, whatever the device: the same first weights everywhere.
     torch.manual_seed(plan.seed)
-    network = plan.build().to(ranks.device)
+    network = plan.build()
+    if start is not None:
+        start.take(network, plan.labels)
+    network = network.to(ranks.device)
     if plan.channels_last:
         volumes = any(weights.ndim == 5 for weights in network.parameters())
         order = torch.channels_last_3d if volumes else torch.channels_last
@@ -82,11 +86,18 @@ def begin(plan: SegmenterPlan, ranks: Ranks) -> SegmenterTraining:
 
 
 def identity_of(
-    plan: SegmenterPlan, scans: Sequence[LabelledScan], validation: Sequence[LabelledScan], ranks: Ranks
+    plan: SegmenterPlan,
+    start: Start | None,
+    scans: Sequence[LabelledScan],
+    validation: Sequence[LabelledScan],
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """Return, as plain data, all that the result of a training depends on."""
     settings = {name: value for name, value in plan.as_data().items() if name not in WITHOUT_EFFECT}
     seen = {"scans trained on": _digest(scans), "validation scans": _digest(validation)}
+    if start is not None:
+        # Whatever the file is called.
+        seen["weights to start from"] = start.card.weights_sha256
     identity = settings | seen | {"processes": ranks.size, "kind of device": ranks.device.type}
     return cast(dict[str, Any], json.loads(json.dumps(identity)))
 

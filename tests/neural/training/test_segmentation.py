@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from musclekit.errors import (
+    CheckpointError,
     FormatError,
     GeometryError,
     InputError,
@@ -39,6 +40,8 @@ from musclekit.neural.training import segmentation
 from musclekit.neural.training.ranks import Ranks
 from musclekit.neural.training.running import check_share, last_epoch, seeded_threads
 from musclekit.neural.training.segmentation import train_segmenter, validation_dice
+from musclekit.neural.training.segmenter_plan import check_segmenter_plan
+from musclekit.neural.training.start import Start
 from musclekit.neural.windows import CT_WINDOW
 from tests.neural.training.labelled_examples import CUBES, SCANS, TINY, VALIDATION, scan, tiny
 from tests.neural.training.one_of_several_segmenters import PLANS
@@ -486,3 +489,70 @@ def test_two_processes_train_one_network_and_go_on_as_if_never_stopped(tmp_path:
     pd.testing.assert_frame_equal(two, pd.DataFrame(trained.rows), check_dtype=False, rtol=1e-3)
     with pytest.raises(InputError, match=r"holds another training \(it differs in: processes\)"):
         train_segmenter(PLANS["instance norms"], SCANS, tmp_path / "shared", validation=VALIDATION)
+
+
+# Started from another network.
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(read_tensors(folder / "network.pt")["weights"])
+
+
+def test_it_starts_from_what_another_training_reached(whole: Path, tmp_path: Path) -> None:
+    plan = tiny(start=str(whole / "network.pt"), epochs=1, learning_rate=1e-6)
+    found = train_segmenter(plan, SCANS, tmp_path, validation=VALIDATION)
+    before, after = weights_of(whole), weights_of(tmp_path)
+    # Means and deviations of what was seen go on changing.
+    learnt = [name for name in before if name.endswith(("weight", "bias"))]
+    assert all(torch.allclose(before[name], after[name], atol=1e-4) for name in learnt)
+    card = load_checkpoint(whole / "network.pt", SegmenterCard)[1]
+    assert found.card.start == {"name": "unet-2d", "weights_sha256": card.weights_sha256}
+    assert found.card.family != card.family
+
+
+def test_of_another_label_set_it_takes_what_has_the_same_name(whole: Path, tmp_path: Path) -> None:
+    plan = tiny(start=str(whole / "network.pt"), labels=label_set("bone"), epochs=1, learning_rate=1e-6)
+    start = Start(str(whole / "network.pt"))
+    names = [label.full_name for label in start.card.label_set]
+    network = plan.build()
+    drawn = network.state_dict()["head.weight"].clone()
+    start.take(network, plan.labels)
+    after, before = network.state_dict(), start.network.state_dict()
+    assert torch.equal(after["head.weight"][0], before["head.weight"][0])
+    for n, label in enumerate(plan.labels, start=1):
+        known = label.full_name in names
+        row = before["head.weight"][names.index(label.full_name) + 1] if known else drawn[n]
+        assert torch.equal(after["head.weight"][n], row)
+    assert all(torch.equal(after[name], before[name]) for name in after if not name.startswith("head"))
+
+
+def test_whom_the_start_learnt_from_is_remembered_and_kept_apart(whole: Path, tmp_path: Path) -> None:
+    plan = tiny(start=str(whole / "network.pt"), epochs=1)
+    with pytest.raises(LeakError, match="the network to start from learnt from subject 'a', who is in the validation"):
+        train_segmenter(plan, VALIDATION, tmp_path, validation=SCANS)
+    found = train_segmenter(plan, [scan("new", seed=4)], tmp_path)
+    assert found.card.training_subjects == ("a", "b", "new")
+    assert found.card.validation_subjects == ("v",)
+
+
+def test_a_training_goes_on_from_its_own_start_alone(whole: Path, tmp_path: Path) -> None:
+    shutil.copy(whole / "network.pt", tmp_path / "one.pt")
+    plan = tiny(start=str(whole / "network.pt"))
+    train_segmenter(plan, SCANS, tmp_path / "run", until=1)
+    train_segmenter(replace(plan, start=str(tmp_path / "one.pt")), SCANS, tmp_path / "run", until=2)
+    train_segmenter(TINY, SCANS, tmp_path / "other", until=1)
+    with pytest.raises(InputError, match="weights to start from"):
+        train_segmenter(replace(plan, start=str(tmp_path / "other" / "network.pt")), SCANS, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"name": "unet-2d", "width": 8, "levels": 2}, "its width is 4, not 8"),
+        ({"name": "bayesian-unet", "width": 4, "depth": 2}, "name is unet-2d, not bayesian-unet"),
+    ],
+)
+def test_another_network_is_no_start(whole: Path, network: dict[str, Any], message: str) -> None:
+    plan = tiny(start=str(whole / "network.pt"), network=network)
+    with pytest.raises(CheckpointError, match=message):
+        check_segmenter_plan(plan)
