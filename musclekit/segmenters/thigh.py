@@ -20,6 +20,7 @@ from musclekit.errors import CheckpointError, MissingFileError
 from musclekit.image import Assessment, Case, Contrast, Image, LabelMap, ProbabilityMap
 from musclekit.labels import SIDES, LabelMapping, LabelSet, Side, label_mapping, label_set
 from musclekit.segmenters.network import NetworkSegmenter
+from musclekit.segmenters.thigh_decision import stepwise_scores
 from musclekit.segmenters.thigh_orientation import SURER, look_slices, upside_down
 from musclekit.segmenters.thigh_trust import (
     CONTEXT,
@@ -297,7 +298,7 @@ class _Answer:
 
         found = np.zeros(self.image.grid.shape, dtype=np.uint8)
         for view, answer in self._along:
-            found[view.mask] = most_probable(answer, view.frame)[view.mask]
+            found[view.mask] = most_probable(stepwise_scores(answer), view.frame)[view.mask]
         return found
 
     @cached_property

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musclekit.labels import label_set
+from musclekit.segmenters.thigh_decision import stepwise_scores
 
 __all__ = [
     "CONTEXT", "FEATURES", "MUSCLE_IDS", "ThighTrust", "certainty", "longest_gain", "slice_features", "soft_dice",
@@ -140,7 +141,7 @@ def soft_dice(probabilities: NDArray[np.floating[Any]], planes: NDArray[np.bool_
         NaN of a muscle that is not labelled.
     """
     given = probabilities if planes is None else probabilities[:, planes]
-    labelled = given.argmax(axis=0)
+    labelled = stepwise_scores(given).argmax(axis=0)
     found = np.full(len(MUSCLE_IDS), np.nan)
     for n, muscle in enumerate(MUSCLE_IDS):
         mask = labelled == muscle
