@@ -29,6 +29,7 @@ from musclekit.neural.segmentation import class_probabilities
 from musclekit.neural.training.segmenter_plan import read_segmenter_plan
 from musclekit.phantom import LegPlanes, draw_slice, leg_planes
 from musclekit.segmenters.thigh import WEIGHTS
+from musclekit.segmenters.thigh_decision import stepwise_scores
 from musclekit.segmenters.thigh_trust import CONTEXT, LEAST_MM2, MUSCLE_IDS, ThighTrust, slice_features, soft_dice
 from musclekit.weights import FOLDER
 
@@ -81,7 +82,7 @@ def learn(checkpoint: Path, data: Path, slices: int) -> tuple[ThighTrust, dict[s
         truths.append(is_thigh(drawn.classes, pixel))
         if not truths[-1]:
             continue
-        labelled = answer[:, 0].argmax(axis=0)
+        labelled = stepwise_scores(answer)[:, 0].argmax(axis=0)
         for muscle, value in zip(MUSCLE_IDS, soft_dice(answer), strict=True):
             if np.isfinite(value) and np.sum(labelled == muscle) * pixel >= LEAST_MM2:
                 soft.append(value)
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=1500)
     parser.add_argument("-o", "--out", type=Path, default=FOLDER)
     given = parser.parse_args()
-    source = given.folder / "training" / "network.pt"
+    source = given.folder / "further" / "network.pt"
     trust, figures = learn(source, given.data, given.slices)
     print(json.dumps(figures, indent=2))
     network, card = load_checkpoint(source, SegmenterCard)

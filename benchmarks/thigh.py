@@ -13,10 +13,12 @@ import argparse
 import csv
 from pathlib import Path
 
+from musclekit.neural.training.segmentation import NETWORK
 from musclekit.workflows.phantoms import write_phantoms
 from musclekit.workflows.train_segmenter import train_segmenter_on_manifest
 
-PLAN = Path(__file__).with_name("thigh.toml")
+#: The second goes on from the best epoch of the first, with legs that are harder to read.
+PLAN, FURTHER = (Path(__file__).with_name(name) for name in ("thigh.toml", "thigh_further.toml"))
 #: Whose label maps are left out: images of huashan-003 are checked on.
 LEFT_OUT = ("THIGH_003",)
 #: Digital people beside the 31 real ones, who have shapes of their own.
@@ -56,11 +58,13 @@ def main() -> None:
     parser.add_argument("--until", type=int, default=None)
     given = parser.parse_args()
     write_manifest(given.data, given.out / "label_maps.csv")
-    train_segmenter_on_manifest(
-        PLAN, given.out / "label_maps.csv", given.out / "training", jobs=given.jobs, until=given.until,
-        progress=lambda done, total, text: print(f"\r{100 * done / total:.1f} % {text}", end="", flush=True),
-    )  # fmt: skip
-    print()
+    for plan, folder, start in ((PLAN, "first", None), (FURTHER, "further", given.out / "first" / NETWORK)):
+        train_segmenter_on_manifest(
+            plan, given.out / "label_maps.csv", given.out / folder, jobs=given.jobs, until=given.until,
+            start=None if start is None else str(start),
+            progress=lambda done, total, text: print(f"\r{100 * done / total:.1f} % {text}", end="", flush=True),
+        )  # fmt: skip
+        print()
 
 
 if __name__ == "__main__":

@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.thigh import PHANTOMS, PLAN, subject_of, write_manifest
+from benchmarks.thigh import FURTHER, PHANTOMS, PLAN, subject_of, write_manifest
+from benchmarks.thigh_fine_tuned import plan_of
+from benchmarks.toml import toml_of
 from benchmarks.trust_tables import correlation_over_people, predicted_errors, psv_table, true_volumes
 from benchmarks.unets_tables import ALL, over_seeds, with_means
 from musclekit.io import read_manifest
 from musclekit.neural.training.segmenter_plan import read_segmenter_plan
+from musclekit.segmenters.thigh import WEIGHTS
 from musclekit.statistics import partial_correlation, pearson
 
 
@@ -120,9 +123,18 @@ def test_of_several_seeds_scores_are_means() -> None:
 
 
 def test_the_plan_of_the_thigh_can_be_trained() -> None:
-    plan = read_segmenter_plan(PLAN)
+    plan, further = read_segmenter_plan(PLAN), read_segmenter_plan(FURTHER)
     assert plan.synthesis is not None
     assert plan.labels.name == "thigh-context"
+    # The second training may start from the first, and chooses its epoch by the same people.
+    assert further.network_parameters == plan.network_parameters
+    assert (further.seed, further.validation_share) == (plan.seed, plan.validation_share)
+
+
+def test_the_plan_of_real_scans_starts_from_the_weights_that_ship(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(toml_of(plan_of(2)), encoding="utf-8")
+    assert read_segmenter_plan(path).start == WEIGHTS
 
 
 def test_label_maps_of_one_number_are_one_person(tmp_path: Path) -> None:
