@@ -34,7 +34,7 @@ from musclekit.neural.views import AIR, View, unit_image, views_of
 from musclekit.neural.winners import highest_channel
 from musclekit.uncertainty import ClassReduction, RunningSums, entropy
 
-__all__ = ["Samples", "Segmented", "class_probabilities", "segment_volume"]
+__all__ = ["Look", "Samples", "Segmented", "class_probabilities", "look_at", "segment_volume", "view_probabilities"]
 
 Floats = NDArray[np.float32]
 
@@ -85,6 +85,25 @@ class Samples:
         content = int.from_bytes(hashlib.sha256(np.ascontiguousarray(image.voxels).tobytes()).digest()[:8], "little")
         drawn = np.random.SeedSequence([self.seed, content]).generate_state(self.n, dtype=np.uint64)
         return [int(seed) for seed in drawn]
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A scan as a network is shown it.
+
+    Parameters
+    ----------
+    body : ndarray of bool, shape (Z, Y, X)
+        Mask of the body, all over the scan.
+    views : tuple of View
+        What is shown of it.
+    units : tuple of ndarray of float32, shape (z, y, x)
+        Each view's grey values, -1 to 1.
+    """
+
+    body: NDArray[np.bool_]
+    views: tuple[View, ...]
+    units: tuple[Floats, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,28 +253,23 @@ def segment_volume(
         dropout, or there is too little memory.
     """
     networks = [network] if isinstance(network, nn.Module) else list(network)
-    check_number("batch", batch, least=1, whole=True)
-    if precision not in get_args(Precision):
-        raise ParameterError(f"precision is one of {', '.join(get_args(Precision))}, not '{precision}'")
+    _check_work(batch, precision)
     if samples is not None and len(networks) > 1:
         raise ParameterError("an ensemble is its own samples: leave them out")
     if samples is not None and not can_be_sampled(networks[0]):
         raise ParameterError(f"'{card.name}' has no dropout to sample: leave samples out, or take an ensemble")
     many = samples is not None or len(networks) > 1
-    body, views = _seen(image, card, networks[0], side, slices)
-    scale = card.windows[image.contrast].scale_of(image, body)
+    look = look_at(networks[0], card, image, side=side, slices=slices)
     classes = np.zeros(image.grid.shape, dtype=np.uint8)
     variance = np.zeros(image.grid.shape, dtype=np.float32) if many else None
     seeds = [None] if samples is None else samples.seeds(image)
     runs = list(product(networks, seeds))
     reduction: ClassReduction = "sum" if samples is None else samples.reduction
-    units, answers = [], []
+    answers = []
     sides: list[Side | None] = []
     areas: list[NDArray[np.float64]] = []
-    for view in views:
-        unit = unit_image(image, view, scale)
-        units.append(unit[unit > AIR])
-        legs = _legs(view, image, body, card)
+    for view, unit in zip(look.views, look.units, strict=True):
+        legs = _legs(view, image, look.body, card)
         places = _places(view, legs) if many else None
         with told_of_memory(device, _less(batch, size_needs(networks[0]).dimensions)):
             answer = _answer(runs, unit, card, device, batch, precision, reduction, places)
@@ -270,7 +284,6 @@ def segment_volume(
             area_mm2 = view.frame.target.voxel_volume_mm3 / image.grid.voxel_volume_mm3 * _pixel_mm2(image)
             areas += list(answer.voxels * area_mm2)
             sides += [leg.side for leg in legs]
-    _warn_of_grey_values(np.concatenate(units), card, image)
     if not areas:
         return Segmented(classes, None, (), None, None, tuple(answers))
     stacked_areas = np.stack(areas)
@@ -295,10 +308,15 @@ def _legs(view: View, image: Image, body: NDArray[np.bool_], card: SegmenterCard
     return (Leg(view.side, view.mask),)
 
 
-def _seen(
-    image: Image, card: SegmenterCard, network: nn.Module, side: Side | None, slices: tuple[int, int] | None
-) -> tuple[NDArray[np.bool_], tuple[View, ...]]:
-    """Return the body in an image and the views of it; what a reader has to know of them is warned of."""
+def look_at(
+    network: nn.Module,
+    card: SegmenterCard,
+    image: Image,
+    *,
+    side: Side | None = None,
+    slices: tuple[int, int] | None = None,
+) -> Look:
+    """Bring a scan to the views of a network: parameters, warnings and errors are those of `segment_volume`."""
     check_voxels(image)
     body = body_mask(image)
     shown = body if slices is None else _within(body, slices)
@@ -315,7 +333,37 @@ def _seen(
                     "are not labelled",
                     stacklevel=3,
                 )
-    return body, views
+    scale = card.windows[image.contrast].scale_of(image, body)
+    units = tuple(unit_image(image, view, scale) for view in views)
+    _warn_of_grey_values(np.concatenate([unit[unit > AIR] for unit in units]), card, image)
+    return Look(body, views, units)
+
+
+def view_probabilities(
+    network: nn.Module,
+    card: SegmenterCard,
+    unit: Floats,
+    *,
+    device: torch.device | str = "cpu",
+    batch: int = 2,
+    precision: Precision = "float32",
+) -> NDArray[np.float16]:
+    """Run the grey values of a view through a network once: parameters and errors are those of `segment_volume`.
+
+    Returns
+    -------
+    ndarray of float16, shape (classes, z, y, x)
+        Probability of each class.
+    """
+    _check_work(batch, precision)
+    with told_of_memory(device, _less(batch, size_needs(network).dimensions)):
+        return _answer([(network, None)], unit, card, device, batch, precision, "sum", None).probabilities
+
+
+def _check_work(batch: int, precision: Precision) -> None:
+    check_number("batch", batch, least=1, whole=True)
+    if precision not in get_args(Precision):
+        raise ParameterError(f"precision is one of {', '.join(get_args(Precision))}, not '{precision}'")
 
 
 def _within(body: NDArray[np.bool_], slices: tuple[int, int]) -> NDArray[np.bool_]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from musclekit.neural.device import Precision
     from musclekit.neural.segmentation import Segmented
 
-__all__ = ["EnsembleSegmenter", "NetworkSegmenter"]
+__all__ = ["EnsembleSegmenter", "NetworkSegmenter", "load_network", "people_of"]
 
 Runtime = Literal["torch", "onnx"]
 
@@ -220,7 +220,7 @@ class NetworkSegmenter(_Trained):
     @property
     def training_subjects_(self) -> tuple[str, ...]:
         """The people it learnt from, and by whom its best epoch was chosen: an evaluation scores none of them."""
-        return _people([self.card])
+        return people_of([self.card])
 
     def _segmented(self, image: Image, *, many: bool) -> Segmented:
         from musclekit.neural.segmentation import Samples, segment_volume
@@ -257,11 +257,8 @@ class NetworkSegmenter(_Trained):
                 raise ParameterError(f"with runtime 'onnx' {name} is {taken}, not {given}; runtime 'torch' does that")
 
     def _loaded(self, *, on_device: bool = False) -> tuple[Sequence[Any], SegmenterCard]:
-        path, state = named_checkpoint(self.checkpoint, self.network)
         device, runtime = (self.device, self.runtime) if on_device else ("cpu", "torch")
-        network, card = _load(path, state, device, runtime)
-        if self.network not in (None, card.network["name"]):
-            raise CheckpointError(f"{path}: a checkpoint of '{card.network['name']}', not of '{self.network}'")
+        network, card = load_network(self.checkpoint, self.network, device=device, runtime=runtime)
         return (network,), card
 
 
@@ -313,7 +310,7 @@ class EnsembleSegmenter(_Trained):
     @property
     def training_subjects_(self) -> tuple[str, ...]:
         """The people any of them learnt from, or was chosen by: an evaluation scores none of them."""
-        return _people([_member(path, "cpu")[1] for path in self.checkpoints])
+        return people_of([_member(path, "cpu")[1] for path in self.checkpoints])
 
     def _segmented(self, image: Image, *, many: bool) -> Segmented:
         from musclekit.neural.segmentation import segment_volume
@@ -358,13 +355,49 @@ def _two(slices: object) -> tuple[int, int] | None:
             raise ParameterError(f"slices are the first and the last one, as [10, 40], not {slices!r}")
 
 
-def _people(cards: Sequence[SegmenterCard]) -> tuple[str, ...]:
+def people_of(cards: Sequence[SegmenterCard]) -> tuple[str, ...]:
+    """Return the people whom networks learnt from, and by whom their best epochs were chosen."""
     return tuple(sorted({name for card in cards for name in (*card.training_subjects, *card.validation_subjects)}))
 
 
 def _member(checkpoint: str | Path, device: str) -> tuple[Any, SegmenterCard]:
     path, state = named_checkpoint(checkpoint, None)
     return _load(path, state, device, "torch")
+
+
+def load_network(
+    checkpoint: str | Path | None, network: str | None = None, *, device: str = "cpu", runtime: Runtime = "torch"
+) -> tuple[Any, SegmenterCard]:
+    """Read a checkpoint, or remember it.
+
+    Parameters
+    ----------
+    checkpoint : str or Path, optional
+        As of `NetworkSegmenter`; without one the error names the weights that ship.
+    network : str, optional
+        Which network it has to hold.
+    device, runtime
+        As of `NetworkSegmenter`.
+
+    Returns
+    -------
+    Module
+        On the device.
+    SegmenterCard
+        What it says of itself.
+
+    Raises
+    ------
+    ParameterError
+        If no checkpoint was named, or the device is not there.
+    MissingFileError, FormatError, CheckpointError
+        If it cannot be used, or holds another network.
+    """
+    path, state = named_checkpoint(checkpoint, network)
+    found, card = _load(path, state, device, runtime)
+    if network not in (None, card.network["name"]):
+        raise CheckpointError(f"{path}: a checkpoint of '{card.network['name']}', not of '{network}'")
+    return found, card
 
 
 @lru_cache(maxsize=8)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn.base import BaseEstimator
 
-from musclekit.anatomy import keep_largest
+from musclekit.anatomy import keep_largest, mirror_frame
 from musclekit.checks import check_cases, check_contrast
 from musclekit.errors import CheckpointError, MissingFileError
 from musclekit.image import Assessment, Case, Contrast, Image, LabelMap, ProbabilityMap
 from musclekit.labels import SIDES, LabelMapping, LabelSet, Side, label_mapping, label_set
-from musclekit.segmenters.network import NetworkSegmenter
+from musclekit.segmenters.network import load_network, people_of
 from musclekit.segmenters.thigh_decision import stepwise_scores
 from musclekit.segmenters.thigh_orientation import SURER, look_slices, upside_down
 from musclekit.segmenters.thigh_trust import (
@@ -36,8 +36,9 @@ from musclekit.weights import checkpoint_path
 if TYPE_CHECKING:
     from musclekit.neural.cards import SegmenterCard
     from musclekit.neural.device import Precision
-    from musclekit.neural.segmentation import Segmented
     from musclekit.neural.views import View
+
+    Answers = tuple[tuple[View, NDArray[np.float16]], ...]
 
 __all__ = ["WEIGHTS", "ThighSegmenter", "trust_path"]
 
@@ -101,8 +102,8 @@ class ThighSegmenter(BaseEstimator):
 
     @property
     def card(self) -> SegmenterCard:
-        """What the weights say of themselves; errors are those of `NetworkSegmenter.card`."""
-        return self._network().card
+        """What the weights say of themselves; errors are those of `load_network`."""
+        return load_network(self.checkpoint)[1]
 
     @property
     def label_set(self) -> LabelSet:
@@ -117,7 +118,7 @@ class ThighSegmenter(BaseEstimator):
     @property
     def training_subjects_(self) -> tuple[str, ...]:
         """The people whose label maps it learnt from: an evaluation scores none of them."""
-        return self._network().training_subjects_
+        return people_of([self.card])
 
     def fit(self, cases: Sequence[Case]) -> Self:
         """Check the cases. Nothing is learnt."""
@@ -151,16 +152,17 @@ class ThighSegmenter(BaseEstimator):
 
     def assess(self, image: Image) -> Assessment:
         """Segment a scan and say how far to trust it; errors are those of `segment`, and warnings are notes here."""
-        answer = self._answer(image)
+        seen, answer = self._answer(image)
         voxels = self._mapping.table()[answer.labelled()]
-        notes = (*answer.notes(), *self._doubts(image, answer))
+        notes = (*answer.notes(), *self._doubts(seen, answer))
         return Assessment(LabelMap(voxels, image.grid, self.label_set), answer.accepted, answer.confidence, notes)
 
-    def _doubts(self, image: Image, answer: _Answer) -> Iterator[str]:
+    def _doubts(self, seen: _Seen, answer: _Answer) -> Iterator[str]:
         """Say where head, front and side seem to be others than the header, or the user, says."""
-        other: Side = "left" if answer.sides[0] == "right" else "right"
+        other = _other(answer.sides[0])
+        told = len(answer.sides) == 1 and answer.apart is None
         if not answer.accepted.any():
-            if len(answer.sides) == 1 and answer.apart is None and self._shows_thigh(image, other, answer.trust):
+            if told and _Answer(seen.image, seen.mirrored(), (other,), answer.trust, None).accepted.any():
                 yield f"the leg, taken for a {answer.sides[0]} one, looks more like a {other} one"
             return
         if answer.is_upside_down():
@@ -168,36 +170,23 @@ class ThighSegmenter(BaseEstimator):
                 "the scan seems to stand on its head: muscles of the hip lie below those of the knee; left and right "
                 "may be wrong too"
             )
-        looked = look_slices(answer.accepted)
-        sides: tuple[Side | None, ...] = SIDES if len(answer.sides) == 1 else (None,)
-        sure = self._sure_of(image, answer.sides[0] if len(answer.sides) == 1 else None, looked)
-        turned = image.with_voxels(image.voxels[:, ::-1])
-        if max(self._sure_of(turned, side, looked) for side in sides) > sure + SURER:
+        # The middle of the thigh, turned about.
+        planes = answer.planes_in(*look_slices(answer.accepted))
+        sure = _sureness(found[:, here] for (_, found), here in zip(answer.answers, planes, strict=True))
+        if seen.sureness(planes, rows=-1) > sure + SURER:
             yield (
                 "front and back seem to be exchanged: the muscles are found with more certainty in the scan turned "
                 "over; left and right may be wrong too"
             )
-        told = len(answer.sides) == 1 and answer.apart is None
-        if told and self._sure_of(image, other, looked) > sure + SURER:
+        if told and seen.sureness(planes, columns=-1) > sure + SURER:
             yield f"the leg, taken for a {answer.sides[0]} one, looks more like a {other} one"
-
-    def _shows_thigh(self, image: Image, side: Side, trust: ThighTrust) -> bool:
-        """Whether any slice looks like a thigh once the leg is taken for that of a side."""
-        found = self._segmented(image, side)
-        return bool(_Answer(image, found.answers, (side,), trust, None).accepted.any())
-
-    def _sure_of(self, image: Image, side: Side | None, slices: tuple[int, int]) -> float:
-        with warnings.catch_warnings():
-            # What there is to say of the scan was said when it was looked at as it is.
-            warnings.simplefilter("ignore", UserWarning)
-            return _sureness(self._segmented(image, side, slices))
 
     def probabilities(self, image: Image) -> ProbabilityMap:
         """Return the probability of each label; where no thigh is seen all is background. Errors are as in `segment`.
 
         It is large in a large label set: ``labels="muscle"`` takes a sixteenth of the memory.
         """
-        answer, mapping = self._answer(image), self._mapping
+        (_, answer), mapping = self._answer(image), self._mapping
         order = {label.id: n for n, label in enumerate(self.label_set, start=1)}
         result = np.zeros((1 + len(self.label_set), *image.grid.shape), dtype=np.float32)
         for label, channel in answer.channels(mapping):
@@ -212,36 +201,26 @@ class ThighSegmenter(BaseEstimator):
         target = self.label_set
         return label_mapping(CONTEXT.sided(), target)
 
-    def _network(self, side: Side | None = None, slices: tuple[int, int] | None = None) -> NetworkSegmenter:
-        return NetworkSegmenter(
-            checkpoint=self.checkpoint, device=self.device, batch=self.batch, precision=self.precision, side=side,
-            slices=slices, largest=False,
-        )  # fmt: skip
-
-    def _answer(self, image: Image) -> _Answer:
+    def _answer(self, image: Image) -> tuple[_Seen, _Answer]:
         check_contrast(image, self.contrasts, "thigh")
-        card = self.card
+        network, card = load_network(self.checkpoint, device=self.device)
         if card.label_set.name != CONTEXT.name or card.view.kind != "leg":
             raise CheckpointError(
                 f"{checkpoint_path(self.checkpoint)}: 'thigh' takes a network that labels single legs in "
                 f"'{CONTEXT.name}'; this one labels '{card.label_set.name}' in a view of kind '{card.view.kind}'"
             )
         trust = ThighTrust.load(trust_path(self.checkpoint))
-        found = self._segmented(image, self.side)
-        ((view, _), *others) = found.answers
+        seen = _Seen(self, network, card, image)
+        answers = seen.as_it_is()
+        ((view, found), *others) = answers
         if others or view.side is not None:
-            return _Answer(image, found.answers, tuple(_known(view.side) for view, _ in found.answers), trust, None)
+            return seen, _Answer(image, answers, tuple(_known(view.side) for view, _ in answers), trust, None)
         # Unmirrored it was taken for a right leg.
-        mirrored = self._segmented(image, "left")
-        sure = {"right": _sureness(found), "left": _sureness(mirrored)}
-        side: Side = "right" if sure["right"] >= sure["left"] else "left"
-        taken = found if side == "right" else mirrored
-        return _Answer(image, taken.answers, (side,), trust, abs(sure["right"] - sure["left"]))
-
-    def _segmented(self, image: Image, side: Side | None, slices: tuple[int, int] | None = None) -> Segmented:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "a leg of unknown side", UserWarning)
-            return self._network(side, slices)._segmented(image, many=False)
+        mirrored = seen.mirrored()
+        right, left = _sureness([found]), _sureness(answer for _, answer in mirrored)
+        if right >= left:
+            return seen, _Answer(image, answers, ("right",), trust, right - left)
+        return seen, _Answer(image, mirrored, ("left",), trust, left - right)
 
 
 def trust_path(checkpoint: str | Path) -> Path:
@@ -263,9 +242,51 @@ def _known(side: Side | None) -> Side:
     return side
 
 
-def _sureness(found: Segmented) -> float:
-    """How sure the network is of what it sees: the mean over slices."""
-    return float(np.mean([certainty(answer).mean() for _, answer in found.answers]))
+def _other(side: Side) -> Side:
+    return "left" if side == "right" else "right"
+
+
+def _sureness(answers: Iterable[NDArray[np.float16]]) -> float:
+    """How sure the network is of what it sees: the mean over slices, and over legs."""
+    return float(np.mean([certainty(answer).mean() for answer in answers if answer.shape[1]]))
+
+
+class _Seen:
+    """A scan as the network sees it, to be looked at again mirrored or turned about."""
+
+    def __init__(self, method: ThighSegmenter, network: Any, card: SegmenterCard, image: Image) -> None:
+        from musclekit.neural.segmentation import look_at
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "a leg of unknown side", UserWarning)
+            self._look = look_at(network, card, image, side=method.side)
+        self._method, self._network, self._card, self.image = method, network, card, image
+
+    def as_it_is(self) -> Answers:
+        """Return what the network says of each leg."""
+        return tuple((view, self._said(unit)) for view, unit in zip(self._look.views, self._look.units, strict=True))
+
+    def mirrored(self) -> Answers:
+        """Return what it says of a leg taken for one of the other side."""
+        return tuple(
+            (replace(view, frame=view.frame.then(mirror_frame)), self._said(unit[:, :, ::-1]))
+            for view, unit in zip(self._look.views, self._look.units, strict=True)
+        )
+
+    def sureness(self, planes: Sequence[slice], *, rows: int = 1, columns: int = 1) -> float:
+        """How sure the network is of some planes of each leg, with rows or columns in the other order (-1)."""
+        return _sureness(
+            self._said(unit[here, ::rows, ::columns]) for unit, here in zip(self._look.units, planes, strict=True)
+        )
+
+    def _said(self, unit: NDArray[np.float32]) -> NDArray[np.float16]:
+        from musclekit.neural.segmentation import view_probabilities
+
+        method = self._method
+        return view_probabilities(
+            self._network, self._card, np.ascontiguousarray(unit),
+            device=method.device, batch=method.batch, precision=method.precision,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +294,7 @@ class _Answer:
     """What the network says of a scan, and what is made of it; ``apart``: by how much a guessed side was the surer."""
 
     image: Image
-    answers: tuple[tuple[View, NDArray[np.float16]], ...]
+    answers: Answers
     sides: tuple[Side, ...]
     trust: ThighTrust
     apart: float | None
@@ -309,6 +330,11 @@ class _Answer:
             pull = view.frame.pull
             planes.append(np.rint(pull[0, 0] * np.arange(answer.shape[1]) + pull[0, 3]).astype(np.intp))
         return planes
+
+    def planes_in(self, first: int, last: int) -> list[slice]:
+        """Return which planes of each view lie in these slices of the scan."""
+        at = [np.flatnonzero((planes >= first) & (planes <= last)) for planes in self._planes]
+        return [slice(int(some[0]), int(some[-1]) + 1) if len(some) else slice(0) for some in at]
 
     @cached_property
     def accepted(self) -> NDArray[np.bool_]:
