@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from musclekit.metrics import dice
 from musclekit.neural.cards import SegmenterCard
 from musclekit.neural.checkpoint import load_checkpoint, save_checkpoint
 from musclekit.neural.segmentation import class_probabilities
+from musclekit.neural.training.segmentation import LOSSES
 from musclekit.neural.training.segmenter_plan import read_segmenter_plan
 from musclekit.phantom import LegPlanes, draw_slice, leg_planes
 from musclekit.segmenters.thigh import WEIGHTS
@@ -105,6 +107,12 @@ def learn(checkpoint: Path, data: Path, slices: int) -> tuple[ThighTrust, dict[s
     return trust, {name: round(value, 4) for name, value in figures.items()}
 
 
+def keep_losses(folder: Path) -> None:
+    """Keep the losses of both trainings beside the plans."""
+    for part in ("first", "further"):
+        shutil.copyfile(folder / part / LOSSES, PLAN.with_name(f"thigh_{part}_losses.csv"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="what benchmarks.thigh wrote")
@@ -133,6 +141,7 @@ def main() -> None:
         f"{json.dumps(written.as_data(), indent=2, ensure_ascii=False)}\n", encoding="utf-8"
     )
     trust.save(path.with_suffix(".trust.json"))
+    keep_losses(given.folder)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 

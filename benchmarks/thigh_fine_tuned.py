@@ -1,6 +1,6 @@
 """The segmenter of any contrast, taught further by real labelled scans: one person left out at a time.
 
-    python -m benchmarks.thigh_fine_tuned --data ../shared/data -o runs/thigh_fine_tuned [--epochs 10]
+    python -m benchmarks.thigh_fine_tuned --data ../shared/data -o runs/thigh_fine_tuned [--epochs 10] [--write]
 
 Each of three people is segmented by a network that started from the weights that ship and learnt from the scans of the
 two others, whose labels were made by other networks. What is trained is not shipped. A training that was done before
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.classical import put_between
 from benchmarks.real_unets import LABELS, REAL, in_set, table_of, write_manifest
 from benchmarks.toml import toml_of
 from musclekit import io
@@ -24,6 +25,8 @@ from musclekit.metrics import dice
 from musclekit.registry import build
 from musclekit.segmenters.thigh import WEIGHTS
 from musclekit.workflows.train_segmenter import train_segmenter_on_manifest
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "results_any_contrast.md"
 
 
 def plan_of(epochs: int) -> dict[str, object]:
@@ -80,11 +83,14 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.name}")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     found = scores(given.data, given.out, given.epochs, given.jobs)
     found.to_csv(given.out / "agreement.csv", index=False)
     print("\n".join(table_of(found)))
+    if given.write:
+        put_between(DOCUMENT, "fine-tuned", table_of(found))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The segmenter of any contrast on real scans, none of which it learnt from.
 
-    python -m benchmarks.thigh_real --data ../shared/data [--checkpoint FILE] [-o FOLDER]
+    python -m benchmarks.thigh_real --data ../shared/data [--checkpoint FILE] [-o FOLDER] [--write]
 
 Prints how it agrees with the labels that come with the scans (made by other networks), what of the muscle of CT it
 finds, and which slices it takes for a thigh, beside those that were named by eye (`benchmarks/thigh_slices.csv`). With
@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.classical import put_between
 from benchmarks.real_unets import REAL, in_set
 from musclekit import io
 from musclekit.anatomy import body_mask, split_legs
@@ -30,6 +31,7 @@ from musclekit.registry import build
 from musclekit.report import montage
 from musclekit.segmenters.thigh import WEIGHTS, ThighSegmenter
 
+DOCUMENT = Path(__file__).parents[1] / "docs" / "results_any_contrast.md"
 SLICES = Path(__file__).with_name("thigh_slices.csv")
 #: Muscle in CT, once the noise of a low dose is taken out by the median of 3 x 3 pixels.
 MUSCLE_HU = (-30.0, 150.0)
@@ -223,9 +225,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint", default=WEIGHTS)
     parser.add_argument("-o", "--out", type=Path, default=None, help="sheets of the scans")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {DOCUMENT.name}")
     given = parser.parse_args()
-    eleven = ThighSegmenter(checkpoint=given.checkpoint, labels="thigh-11-sided")
-    print("\n".join(agreement(given.data, eleven)), flush=True)
+
+    def show(marker: str, lines: list[str]) -> None:
+        print("\n".join(("", *lines)), flush=True)
+        if given.write:
+            put_between(DOCUMENT, marker, lines)
+
+    show("agreement", list(agreement(given.data, ThighSegmenter(checkpoint=given.checkpoint, labels="thigh-11-sided"))))
     whole = ThighSegmenter(checkpoint=given.checkpoint)
     found = []
     for name, image, thigh in scans(given.data):
@@ -237,12 +245,12 @@ def main() -> None:
             (given.out / f"{name.replace(' ', '_')}.png").write_bytes(montage(image, result.labels))
             print(f"{name}: {'; '.join(result.notes)}", flush=True)
         found.append(Found(name, image, result, thigh))
-    print("\n".join(("", *ct_rows(given.data, found), "", *acceptance(found))), flush=True)
+    show("ct", list(ct_rows(given.data, found)))
+    show("acceptance", list(acceptance(found)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         # Minutes a row.
-        for line in with_cuts(given.data, given.checkpoint):
-            print(line, flush=True)
+        show("cuts", list(with_cuts(given.data, given.checkpoint)))
 
 
 if __name__ == "__main__":
