@@ -38,18 +38,18 @@ def stepwise_scores(probabilities: NDArray[np.floating[Any]]) -> NDArray[np.floa
         That of a label is the probability of its kind, and in much smaller parts that of the eleven together, if it is
         one of them, and its own. They can be interpolated like probabilities.
     """
-    own = probabilities.astype(np.float32)
-    scores = own * _LESS**2
-    kind, eleven = np.zeros_like(own[0]), np.zeros_like(own[0])
-    for n in _ELEVEN:
-        eleven += own[n]
-    for n in _MUSCLE:
-        kind += own[n]
-    for n, channel in enumerate(own):
-        if n in _MUSCLE:
-            scores[n] += kind + _LESS * (eleven if n in _ELEVEN else channel)
-        elif n in _BONE:
-            scores[n] += sum(own[other] for other in _BONE) + _LESS * channel
-        else:
-            scores[n] += channel * (1 + _LESS)
+    scores = np.empty(probabilities.shape, dtype=np.float32)
+    # Plane by plane: of a long scan the whole is large enough once.
+    for z in range(probabilities.shape[1]):
+        scores[:, z] = _plane_scores(probabilities[:, z].astype(np.float32))
+    return scores
+
+
+def _plane_scores(own: NDArray[np.float32]) -> NDArray[np.float32]:
+    eleven = own[list(_ELEVEN)].sum(axis=0)
+    kind, group = own.copy(), own.copy()
+    kind[list(_MUSCLE)] = own[list(_MUSCLE)].sum(axis=0)
+    kind[list(_BONE)] = own[list(_BONE)].sum(axis=0)
+    group[list(_ELEVEN)] = eleven
+    scores: NDArray[np.float32] = kind + _LESS * group + _LESS**2 * own
     return scores
