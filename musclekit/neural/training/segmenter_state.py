@@ -82,7 +82,9 @@ def begin(plan: SegmenterPlan, start: Start | None, ranks: Ranks) -> SegmenterTr
     optimiser = kind(network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
     # What is dropped is drawn by each process for itself.
     torch.manual_seed(int(np.random.SeedSequence([plan.seed, ranks.rank]).generate_state(1)[0]))
-    return SegmenterTraining(network, optimiser, np.random.default_rng(plan.seed), [], {})
+    # Who goes on from a training of the same seed is not to be shown the same samples once more.
+    before = [] if start is None else [int(start.card.weights_sha256[:8], 16)]
+    return SegmenterTraining(network, optimiser, np.random.default_rng([plan.seed, *before]), [], {})
 
 
 def identity_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,31 +66,43 @@ class Start:
             What it is to give.
         """
         before, after = self.network.state_dict(), network.state_dict()
-        classes = self._class_tensors()
-        rows = _same_rows(self.card.label_set, labels)
+        axes = self._class_axes()
+        classes = _same_classes(self.card.label_set, labels)
         for name, value in after.items():
-            if name in classes:
-                for new, old in rows:
-                    value[new] = before[name][old]
+            if axes[name]:
+                new, old = (_mesh(value.shape, axes[name], numbers) for numbers in zip(*classes, strict=True))
+                value[new] = before[name][old]
             else:
                 value.copy_(before[name])
         network.load_state_dict(after)
 
-    def _class_tensors(self) -> set[str]:
-        """Return the names of the weights that depend on the number of classes."""
+    def _class_axes(self) -> dict[str, tuple[int, ...]]:
+        """Return the axes of each tensor of weights along which classes stand."""
         network = self.card.network
         more = {**network["parameters"], "out_channels": self.card.out_channels + 1}
         with torch.device("meta"):
-            shapes = {name: value.shape for name, value in networks.build(network["name"], **more).state_dict().items()}
-        return {name for name, value in self.network.state_dict().items() if value.shape != shapes[name]}
+            larger = networks.build(network["name"], **more).state_dict()
+        return {
+            name: tuple(axis for axis in range(value.ndim) if value.shape[axis] != larger[name].shape[axis])
+            for name, value in self.network.state_dict().items()
+        }
 
 
 def _but_classes(parameters: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name != "out_channels"}
 
 
-def _same_rows(before: LabelSet, after: LabelSet) -> list[tuple[int, int]]:
+def _same_classes(before: LabelSet, after: LabelSet) -> list[tuple[int, int]]:
     """Return which class of a new set is which of an old one, background first."""
     old = {label.full_name: n for n, label in enumerate(before, start=1)}
     shared = [(n, old[label.full_name]) for n, label in enumerate(after, start=1) if label.full_name in old]
     return [(0, 0), *shared]
+
+
+def _mesh(shape: Sequence[int], axes: Sequence[int], classes: Sequence[int]) -> tuple[torch.Tensor, ...]:
+    """Return the index of some classes along some axes, and of everything along the others."""
+    index = []
+    for axis, size in enumerate(shape):
+        along = torch.tensor(list(classes)) if axis in axes else torch.arange(size)
+        index.append(along.reshape([-1 if other == axis else 1 for other in range(len(shape))]))
+    return tuple(index)

@@ -30,7 +30,7 @@ from musclekit.errors import (
 )
 from musclekit.image import Contrast
 from musclekit.labels import label_set
-from musclekit.neural import segmentation_losses
+from musclekit.neural import networks, segmentation_losses
 from musclekit.neural.augmentation import Augmentation
 from musclekit.neural.cards import SegmenterCard
 from musclekit.neural.checkpoint import load_checkpoint, read_tensors, weights_hash
@@ -45,6 +45,7 @@ from musclekit.neural.training.start import Start
 from musclekit.neural.windows import CT_WINDOW
 from tests.neural.training.labelled_examples import CUBES, SCANS, TINY, VALIDATION, scan, tiny
 from tests.neural.training.one_of_several_segmenters import PLANS
+from tests.tiny_segmenter import SMALL, tiny_segmenter
 
 ROOT = Path(__file__).parents[3]
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -510,18 +511,20 @@ def test_it_starts_from_what_another_training_reached(whole: Path, tmp_path: Pat
     assert found.card.family != card.family
 
 
-def test_of_another_label_set_it_takes_what_has_the_same_name(whole: Path, tmp_path: Path) -> None:
-    plan = tiny(start=str(whole / "network.pt"), labels=label_set("bone"), epochs=1, learning_rate=1e-6)
-    start = Start(str(whole / "network.pt"))
-    names = [label.full_name for label in start.card.label_set]
-    network = plan.build()
+def test_of_another_label_set_it_takes_what_has_the_same_name(tmp_path: Path) -> None:
+    start = Start(str(tiny_segmenter(tmp_path / "one.pt", "unet-2d", seed=1)))
+    labels = label_set("thigh-10")
+    network = networks.build("unet-2d", **{**start.card.network["parameters"], "out_channels": len(labels) + 1})
     drawn = network.state_dict()["head.weight"].clone()
-    start.take(network, plan.labels)
+    start.take(network, labels)
     after, before = network.state_dict(), start.network.state_dict()
+    names = [label.full_name for label in start.card.label_set]
     assert torch.equal(after["head.weight"][0], before["head.weight"][0])
-    for n, label in enumerate(plan.labels, start=1):
-        known = label.full_name in names
-        row = before["head.weight"][names.index(label.full_name) + 1] if known else drawn[n]
+    known = [label.full_name in names for label in labels]
+    assert any(known)
+    assert not all(known)
+    for n, label in enumerate(labels, start=1):
+        row = before["head.weight"][names.index(label.full_name) + 1] if known[n - 1] else drawn[n]
         assert torch.equal(after["head.weight"][n], row)
     assert all(torch.equal(after[name], before[name]) for name in after if not name.startswith("head"))
 
@@ -543,6 +546,22 @@ def test_a_training_goes_on_from_its_own_start_alone(whole: Path, tmp_path: Path
     train_segmenter(TINY, SCANS, tmp_path / "other", until=1)
     with pytest.raises(InputError, match="weights to start from"):
         train_segmenter(replace(plan, start=str(tmp_path / "other" / "network.pt")), SCANS, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "unet-2.5d"])
+def test_every_network_starts_from_its_like(name: str, tmp_path: Path) -> None:
+    start = Start(str(tiny_segmenter(tmp_path / "one.pt", name, seed=1)))
+    parameters = start.card.network["parameters"]
+    same = networks.build(name, **parameters)
+    start.take(same, start.card.label_set)
+    before = start.network.state_dict()
+    assert all(torch.equal(value, before[key]) for key, value in same.state_dict().items())
+    fewer = networks.build(name, **{**parameters, "out_channels": 5})
+    start.take(fewer, label_set("thigh-4"))
+    found = fewer.state_dict()
+    shared = [key for key in found if found[key].shape == before[key].shape]
+    assert 0 < len(shared) < len(found)
+    assert all(torch.equal(found[key], before[key]) for key in shared)
 
 
 @pytest.mark.parametrize(
