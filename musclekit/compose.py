@@ -7,14 +7,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self, TypeVar, cast
 
+import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.metaestimators import available_if
 
 from musclekit.errors import ModalityError
-from musclekit.image import Case, Contrast, Image, LabelMap, Prediction, ProbabilityMap
+from musclekit.image import Assessment, Case, Contrast, Image, LabelMap, Prediction, ProbabilityMap
 from musclekit.labels import LabelSet, Side
 from musclekit.memory import remembered
-from musclekit.protocols import ProbabilisticSegmenter, Refiner, Segmenter, Translator, UncertainSegmenter
+from musclekit.protocols import (
+    AssessedSegmenter,
+    ProbabilisticSegmenter,
+    Refiner,
+    Segmenter,
+    Translator,
+    UncertainSegmenter,
+)
 
 __all__ = ["Refined", "Translated", "for_side"]
 
@@ -33,6 +41,10 @@ def _segmenter_is_probabilistic(method: Translated) -> bool:
 
 def _segmenter_predicts(method: Translated | Refined) -> bool:
     return isinstance(method.segmenter, UncertainSegmenter)
+
+
+def _segmenter_assesses(method: Translated | Refined) -> bool:
+    return isinstance(method.segmenter, AssessedSegmenter)
 
 
 class Translated(BaseEstimator):
@@ -148,6 +160,12 @@ class Translated(BaseEstimator):
             mean_probabilities=lambda: replace(found.mean, grid=image.grid),
         )
 
+    @available_if(_segmenter_assesses)  # type: ignore[untyped-decorator]
+    def assess(self, image: Image) -> Assessment:
+        """Return what the segmenter says of the translation; there only where it knows its limits."""
+        found = cast(AssessedSegmenter, self.segmenter).assess(self.translate(image))
+        return replace(found, labels=replace(found.labels, grid=image.grid))
+
 
 class Refined(BaseEstimator):
     """Segment, then refine.
@@ -193,6 +211,17 @@ class Refined(BaseEstimator):
         """Return what the segmenter says, its labels refined; there only where it can answer several times."""
         found = cast(UncertainSegmenter, self.segmenter).predict(image)
         return replace(found, labels=self.refiner.refine(found.labels, image))
+
+    @available_if(_segmenter_assesses)  # type: ignore[untyped-decorator]
+    def assess(self, image: Image) -> Assessment:
+        """Return what the segmenter says, its labels refined; there only where it knows its limits.
+
+        Slices that are not accepted stay without labels.
+        """
+        found = cast(AssessedSegmenter, self.segmenter).assess(image)
+        refined = self.refiner.refine(found.labels, image)
+        kept = np.where(found.accepted[:, None, None], refined.voxels, 0)
+        return replace(found, labels=refined.with_voxels(kept))
 
 
 def for_side(method: Method, side: Side | None) -> Method:

@@ -466,6 +466,8 @@ class Assessment:
         None in the slices that are not accepted.
     accepted : ndarray of bool, shape (Z,)
         Slices that show what the segmenter knows.
+    sides : tuple of {"left", "right"}
+        Legs that were looked at.
     confidence : mapping of str to float
         Dice to be expected of each structure, by its name, and its side where that is known (``"sartorius left"``);
         NaN where it was not found.
@@ -475,6 +477,7 @@ class Assessment:
 
     labels: LabelMap
     accepted: NDArray[np.bool_]
+    sides: tuple[Side, ...]
     confidence: Mapping[str, float]
     notes: tuple[str, ...]
 

@@ -93,7 +93,8 @@ def measure(
     cosine : float or mapping of side to float, optional
         Cosine of the angle between the femur axis and the normal of the slices; a mapping gives each leg its own.
     side : {"left", "right", "unknown"}, optional
-        Which leg the scan shows, for a label set that does not tell sides apart.
+        Which leg the scan shows: the side of labels that have none. Labels of the other leg are left out where there
+        is not a voxel of them, instead of being told of as absent.
 
     Returns
     -------

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from musclekit.image import Grid, LabelMap
+from musclekit.labels import SIDES
 
 __all__ = ["UNIONS", "Structure", "StructureVoxels", "structures_of"]
 
@@ -53,7 +54,8 @@ def structures_of(labels: LabelMap, side: str | None, body: NDArray[np.bool_] | 
     labels : LabelMap
         Labels; one that has no voxel is a structure all the same.
     side : str, optional
-        Side of the labels that have none.
+        Side of the labels that have none. Of labels that have one, those of the other leg are left out where there is
+        not a voxel of them.
     body : ndarray of bool, optional
         Body mask.
 
@@ -75,6 +77,9 @@ def structures_of(labels: LabelMap, side: str | None, body: NDArray[np.bool_] | 
         )
         for label in labels.label_set
     ]
+    shown = {structure.side for structure in found if len(structure.index)}
+    if side in SIDES:
+        found = [structure for structure in found if structure.side in ("", side) or structure.side in shown]
     sides = list(dict.fromkeys(structure.side for structure in found))
     for name, members in UNIONS.get(labels.label_set.unsided().name, {}).items():
         for one in sides:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,10 +77,8 @@ def sided_measures(
     known = bool(legs) and all(leg.side is not None for leg in legs)
     if not labels.label_set.is_sided and known and len(legs) == 2:
         measures = measure(label_sides(labels, legs), image, fat=fat, water=water, cosine=cosines)
-    elif not labels.label_set.is_sided and known:
-        only = legs[0].side
-        cosine = cosines.get(str(only))
-        measures = measure(labels, image, fat=fat, water=water, cosine=cosine, side=only)
+    elif known and len(legs) == 1:
+        measures = measure(labels, image, fat=fat, water=water, cosine=cosines or None, side=legs[0].side)
     else:
         if not labels.label_set.is_sided:
             notes.append("the side of the leg is not known; give it with --side to have it in the tables")
@@ -104,14 +101,37 @@ def assessed_measures(measures: Measures, assessment: Assessment) -> Measures:
     Returns
     -------
     Measures
-        Structures with a column ``expected_dice``, NaN where the segmenter says nothing of them; slices that were not
-        accepted have the status ``"not a thigh"``, and no area.
+        Structures with a column ``expected_dice``, NaN where the segmenter says nothing of them. Slices that were not
+        accepted have the status ``"not a thigh"``, and no area; structures that reach them are ``"cut"``: their volumes
+        are lower bounds, as where the scan itself ends.
     """
     structures, slices = measures.structures.copy(), measures.slices.copy()
     names = (structures["structure"] + " " + structures["side"]).str.strip()
     structures["expected_dice"] = [assessment.confidence.get(name, float("nan")) for name in names]
     slices.loc[~assessment.accepted[slices["slice"].to_numpy()], "status"] = NOT_ASSESSED
-    return replace(measures, structures=structures, slices=slices)
+    at_end = slices["slice"].isin(_last_accepted(assessment.accepted)) & (slices["voxels"] > 0)
+    reached = set(zip(slices.loc[at_end, "structure"], slices.loc[at_end, "side"], strict=True))
+    cut = [key in reached for key in zip(structures["structure"], structures["side"], strict=True)]
+    structures.loc[np.array(cut, dtype=bool) & (structures["status"] == "ok"), "status"] = "cut"
+    asymmetry = measures.asymmetry.copy()
+    compared = asymmetry["structure"].isin([name for name, _ in reached]) & (asymmetry["status"] == "ok")
+    asymmetry.loc[compared, "status"] = "cut"
+    warnings = measures.warnings
+    if reached:
+        warnings = (
+            *warnings,
+            f"{len(reached)} structures reach the first or last slice that shows a thigh: their volumes are lower "
+            "bounds, compare areas at one level instead",
+        )
+    return Measures(structures, slices, asymmetry, warnings)
+
+
+def _last_accepted(accepted: NDArray[np.bool_]) -> list[int]:
+    """Return the accepted slices beside which one is not."""
+    beside = np.zeros_like(accepted)
+    beside[1:] |= ~accepted[:-1]
+    beside[:-1] |= ~accepted[1:]
+    return [int(z) for z in np.flatnonzero(accepted & beside)]
 
 
 def _legs(image: Image, side: Side | None, notes: list[str]) -> tuple[Leg, ...]:

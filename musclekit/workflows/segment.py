@@ -265,6 +265,8 @@ def _segment(
         raise type(problem)(f"{job.path}: {problem}") from problem
     if wanted is not None:
         labels = labels.mapped(label_mapping(labels.label_set, wanted))
+    if side is None and assessment is not None and len(assessment.sides) == 1:
+        (side,) = assessment.sides
     measures = sided_measures(labels, scan.image, side=side)
     if assessment is not None:
         measures = assessed_measures(measures, assessment)
