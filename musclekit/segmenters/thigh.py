@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from sklearn.base import BaseEstimator
 
 from musclekit.anatomy import keep_largest, mirror_frame
 from musclekit.checks import check_cases, check_contrast
-from musclekit.errors import CheckpointError, MissingFileError
+from musclekit.errors import CheckpointError, MissingFileError, ParameterError
 from musclekit.image import Assessment, Case, Contrast, Image, LabelMap, ProbabilityMap
 from musclekit.labels import SIDES, LabelMapping, LabelSet, Side, label_mapping, label_set
 from musclekit.segmenters.network import load_network, people_of
@@ -153,17 +154,23 @@ class ThighSegmenter(BaseEstimator):
     def assess(self, image: Image) -> Assessment:
         """Segment a scan and say how far to trust it; errors are those of `segment`, and warnings are notes here."""
         seen, answer = self._answer(image)
-        voxels = self._mapping.table()[answer.labelled()]
+        voxels = self._mapping.table()[answer.labelled]
         notes = (*answer.notes(), *self._doubts(seen, answer))
-        return Assessment(LabelMap(voxels, image.grid, self.label_set), answer.accepted, answer.confidence, notes)
+        return Assessment(
+            LabelMap(voxels, image.grid, self.label_set), answer.accepted, answer.sides, answer.confidence, notes
+        )
 
     def _doubts(self, seen: _Seen, answer: _Answer) -> Iterator[str]:
         """Say where head, front and side seem to be others than the header, or the user, says."""
         other = _other(answer.sides[0])
         told = len(answer.sides) == 1 and answer.apart is None
+        # Of a leg whose side was guessed, both ways are open once more.
+        ways = (1, -1) if answer.apart is not None else (1,)
         if not answer.accepted.any():
-            if told and _Answer(seen.image, seen.mirrored(), (other,), answer.trust, None).accepted.any():
+            if told and seen.shows_thigh(answer.trust, columns=-1):
                 yield f"the leg, taken for a {answer.sides[0]} one, looks more like a {other} one"
+            if any(seen.shows_thigh(answer.trust, rows=-1, columns=way) for way in ways):
+                yield TURNED_OVER
             return
         if answer.is_upside_down():
             yield (
@@ -173,20 +180,20 @@ class ThighSegmenter(BaseEstimator):
         # The middle of the thigh, turned about.
         planes = answer.planes_in(*look_slices(answer.accepted))
         sure = _sureness(found[:, here] for (_, found), here in zip(answer.answers, planes, strict=True))
-        if seen.sureness(planes, rows=-1) > sure + SURER:
-            yield (
-                "front and back seem to be exchanged: the muscles are found with more certainty in the scan turned "
-                "over; left and right may be wrong too"
-            )
+        if max(seen.sureness(planes, rows=-1, columns=way) for way in ways) > sure + SURER:
+            yield TURNED_OVER
         if told and seen.sureness(planes, columns=-1) > sure + SURER:
             yield f"the leg, taken for a {answer.sides[0]} one, looks more like a {other} one"
 
     def probabilities(self, image: Image) -> ProbabilityMap:
-        """Return the probability of each label; where no thigh is seen all is background. Errors are as in `segment`.
+        """Return the probability of each label; where no thigh is seen all is background.
 
+        Warnings and errors are as in `segment`.
         It is large in a large label set: ``labels="muscle"`` takes a sixteenth of the memory.
         """
-        (_, answer), mapping = self._answer(image), self._mapping
+        (seen, answer), mapping = self._answer(image), self._mapping
+        for note in (*answer.notes(), *self._doubts(seen, answer)):
+            warnings.warn(note, stacklevel=2)
         order = {label.id: n for n, label in enumerate(self.label_set, start=1)}
         result = np.zeros((1 + len(self.label_set), *image.grid.shape), dtype=np.float32)
         for label, channel in answer.channels(mapping):
@@ -202,14 +209,16 @@ class ThighSegmenter(BaseEstimator):
         return label_mapping(CONTEXT.sided(), target)
 
     def _answer(self, image: Image) -> tuple[_Seen, _Answer]:
-        check_contrast(image, self.contrasts, "thigh")
+        if self.side not in (None, *SIDES):
+            raise ParameterError(f"side is 'left' or 'right', not {self.side!r}")
         network, card = load_network(self.checkpoint, device=self.device)
+        check_contrast(image, card.contrasts, "thigh")
         if card.label_set.name != CONTEXT.name or card.view.kind != "leg":
             raise CheckpointError(
                 f"{checkpoint_path(self.checkpoint)}: 'thigh' takes a network that labels single legs in "
                 f"'{CONTEXT.name}'; this one labels '{card.label_set.name}' in a view of kind '{card.view.kind}'"
             )
-        trust = ThighTrust.load(trust_path(self.checkpoint))
+        trust = ThighTrust.load(trust_path(self.checkpoint), card.weights_sha256)
         seen = _Seen(self, network, card, image)
         answers = seen.as_it_is()
         ((view, found), *others) = answers
@@ -251,6 +260,13 @@ def _sureness(answers: Iterable[NDArray[np.float16]]) -> float:
     return float(np.mean([certainty(answer).mean() for answer in answers if answer.shape[1]]))
 
 
+#: Said of a scan with front and back exchanged.
+TURNED_OVER = (
+    "front and back seem to be exchanged: the muscles are found with more certainty in the scan turned over; left and "
+    "right may be wrong too"
+)
+
+
 class _Seen:
     """A scan as the network sees it, to be looked at again mirrored or turned about."""
 
@@ -278,6 +294,12 @@ class _Seen:
         return _sureness(
             self._said(unit[here, ::rows, ::columns]) for unit, here in zip(self._look.units, planes, strict=True)
         )
+
+    def shows_thigh(self, trust: ThighTrust, *, rows: int = 1, columns: int = 1) -> bool:
+        """Whether any slice looks like a thigh once rows or columns are in the other order (-1)."""
+        views, units = self._look.views, self._look.units
+        again = tuple((view, self._said(unit[:, ::rows, ::columns])) for view, unit in zip(views, units, strict=True))
+        return bool(_Answer(self.image, again, (), trust, None).accepted.any())
 
     def _said(self, unit: NDArray[np.float32]) -> NDArray[np.float16]:
         from musclekit.neural.segmentation import view_probabilities
@@ -349,11 +371,17 @@ class _Answer:
     def confidence(self) -> dict[str, float]:
         """Dice to be expected of each muscle, by its name and side; NaN where it was not found."""
         found: dict[str, float] = {}
-        for (_, answer), planes, side in zip(self.answers, self._planes, self.sides, strict=True):
+        for (_, answer), planes, side in zip(self._along, self._planes, self.sides, strict=True):
             expected = self.trust.expected_dice(soft_dice(answer, self.accepted[planes]))
             for muscle, value in zip(MUSCLE_IDS, expected, strict=True):
-                found[f"{CONTEXT[muscle].name} {side}"] = float(value)
+                is_there = CONTEXT.sided_ids[muscle][SIDES.index(side)] in self._present
+                found[f"{CONTEXT[muscle].name} {side}"] = float(value) if is_there else math.nan
         return found
+
+    @cached_property
+    def _present(self) -> frozenset[int]:
+        """Ids of ``thigh-context-sided`` on the scan."""
+        return frozenset(np.flatnonzero(np.bincount(self.labelled.ravel())).tolist())
 
     def is_upside_down(self) -> bool:
         """Whether muscles of the hip lie below those of the knee."""
@@ -363,6 +391,7 @@ class _Answer:
         areas = np.stack(counts, axis=1).astype(np.float64)
         return upside_down(areas * grid.voxel_volume_mm3 / grid.spacing[0], grid.spacing[0])
 
+    @cached_property
     def labelled(self) -> NDArray[np.uint8]:
         """Ids of ``thigh-context-sided`` on the scan."""
         classes = np.where(self.accepted[:, None, None], self.classes, np.uint8(0))
@@ -407,6 +436,9 @@ class _Answer:
                 f"{len(refused)} of {len(self.accepted)} slices do not look like a thigh and have no labels: those "
                 f"{' and '.join(ends)}, counted from the feet"
             )
+        missing = [name for name, value in self.confidence.items() if math.isnan(value)]
+        if missing:
+            notes.append(f"not found: {', '.join(missing)}")
         doubtful = [f"{name} ({value:.2f})" for name, value in self.confidence.items() if value < LEAST_DICE]
         if doubtful:
             notes.append(f"look at these, of which no high Dice is to be expected: {', '.join(doubtful)}")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from musclekit.errors import CheckpointError
 from musclekit.labels import label_set
 from musclekit.segmenters.thigh_decision import stepwise_scores
 
@@ -68,15 +69,29 @@ class ThighTrust:
         return found
 
     @classmethod
-    def load(cls, path: Path) -> ThighTrust:
-        """Read what `save` wrote."""
-        data: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        weights, soft, dice = (np.array(data[name], dtype=np.float64) for name in ("weights", "soft", "dice"))
-        return cls(weights, float(data["offset"]), soft, dice)
+    def load(cls, path: Path, weights_sha256: str) -> ThighTrust:
+        """Read what `save` wrote of the network with these weights.
 
-    def save(self, path: Path) -> None:
-        """Write it as JSON."""
+        Raises
+        ------
+        CheckpointError
+            If the file is damaged, or was learnt of the answers of another network.
+        """
+        try:
+            data: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            learnt_of, features = data["weights_sha256"], data["features"]
+            weights, soft, dice = (np.array(data[name], dtype=np.float64) for name in ("weights", "soft", "dice"))
+            found = cls(weights, float(data["offset"]), soft, dice)
+        except (KeyError, TypeError, ValueError) as problem:
+            raise CheckpointError(f"{path}: it does not say which of the network's answers can be trusted") from problem
+        if learnt_of != weights_sha256 or features != list(FEATURES) or weights.shape != (len(FEATURES),):
+            raise CheckpointError(f"{path}: it was learnt of the answers of another network than the one beside it")
+        return found
+
+    def save(self, path: Path, weights_sha256: str) -> None:
+        """Write it as JSON, with the hash of the network's weights."""
         data = {
+            "weights_sha256": weights_sha256,
             "features": list(FEATURES),
             "weights": [round(float(value), 6) for value in self.weights],
             "offset": round(self.offset, 6),

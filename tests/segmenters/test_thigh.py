@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from musclekit.errors import CheckpointError, LabelError, MissingFileError
+from musclekit.errors import CheckpointError, LabelError, MissingFileError, ModalityError, ParameterError
 from musclekit.image import Contrast, Image
-from musclekit.labels import label_set
+from musclekit.labels import label_mapping, label_set
+from musclekit.neural.cards import SegmenterCard
+from musclekit.neural.checkpoint import read_card
+from musclekit.neural.windows import CT_WINDOW, MR_WINDOW
 from musclekit.phantom import make_case
 from musclekit.segmenters.thigh import ThighSegmenter
 from musclekit.segmenters.thigh_trust import CONTEXT, ThighTrust
@@ -28,8 +32,13 @@ ALL, NONE = (
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("thigh")
     for name, trust in (("all", ALL), ("none", NONE)):
-        tiny_segmenter(folder / f"{name}.pt", "unet-2d", label_set=label_set("thigh-context"))
-        trust.save(folder / f"{name}.trust.json")
+        path = tiny_segmenter(
+            folder / f"{name}.pt",
+            "unet-2d",
+            label_set=CONTEXT,
+            windows={Contrast.CT: CT_WINDOW, Contrast.FAT: MR_WINDOW},
+        )
+        trust.save(folder / f"{name}.trust.json", read_card(path, SegmenterCard).weights_sha256)
     return folder
 
 
@@ -63,7 +72,9 @@ def test_a_slice_that_shows_no_thigh_has_no_labels(folder: Path, both: Image) ->
     )
     with pytest.warns(UserWarning, match="no slice looks like a thigh"):
         method(folder, "none").segment(both)
-    assert method(folder, "none", labels="muscle").probabilities(both).voxels[0].min() == 1
+    with pytest.warns(UserWarning, match="no slice looks like a thigh"):
+        nothing = method(folder, "none", labels="muscle").probabilities(both)
+    assert nothing.voxels[0].min() == 1
 
 
 @pytest.mark.parametrize(
@@ -73,9 +84,16 @@ def test_labels_come_in_any_set_that_is_led_to(folder: Path, both: Image, name: 
     full = method(folder).segment(both)
     found = method(folder, labels=name).segment(both)
     assert found.label_set.name == name
+    assert np.array_equal(found.voxels, full.mapped(label_mapping(full.label_set, found.label_set)).voxels)
     share = method(folder, labels=name).probabilities(both)
-    assert share.voxels.shape[0] == 1 + len(found.label_set)
-    assert np.allclose(share.voxels.sum(axis=0), 1, atol=1e-5)
+    own = method(folder).probabilities(both)
+    for n, label in enumerate(found.label_set, start=1):
+        parts = [
+            channel
+            for channel, part in enumerate(own.label_set, start=1)
+            if label_mapping(own.label_set, found.label_set).ids.get(part.id) == label.id
+        ]
+        assert np.allclose(share.voxels[n], own.voxels[parts].sum(axis=0), atol=2e-3)
     if name == "muscle":
         assert np.array_equal(found.voxels > 0, full.mask(*(CONTEXT[n].name for n in (*range(1, 12), 15))))
 
@@ -109,3 +127,44 @@ def test_other_networks_are_refused(folder: Path, both: Image, tmp_path: Path) -
     tiny_segmenter(tmp_path / "bare.pt", "unet-2d", label_set=label_set("thigh-context"))
     with pytest.raises(MissingFileError, match=r"bare\.trust\.json: no such file"):
         ThighSegmenter(checkpoint=tmp_path / "bare.pt").segment(both)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"features"', "it does not say which of the network's answers can be trusted"),
+        ("{}", "it does not say which"),
+        ("[]", "it does not say which"),
+    ],
+)
+def test_a_damaged_file_beside_the_weights_is_refused(
+    folder: Path, both: Image, tmp_path: Path, content: str, message: str
+) -> None:
+    shutil.copy(folder / "all.pt", tmp_path / "all.pt")
+    (tmp_path / "all.trust.json").write_text(content, encoding="utf-8")
+    with pytest.raises(CheckpointError, match=message):
+        method(tmp_path).segment(both)
+
+
+def test_what_was_learnt_of_another_network_is_refused(folder: Path, both: Image, tmp_path: Path) -> None:
+    shutil.copy(folder / "all.pt", tmp_path / "all.pt")
+    ALL.save(tmp_path / "all.trust.json", "0" * 64)
+    with pytest.raises(CheckpointError, match="learnt of the answers of another network than the one beside it"):
+        method(tmp_path).segment(both)
+
+
+def test_contrasts_of_the_checkpoint_and_sides_are_checked(folder: Path, both: Image) -> None:
+    with pytest.raises(ModalityError, match="t1w"):
+        method(folder).segment(Image(both.voxels - both.voxels.min(), both.grid, Contrast.T1W))
+    with pytest.raises(ParameterError, match="side is 'left' or 'right', not 'Left'"):
+        method(folder, side="Left").segment(both)
+
+
+def test_a_muscle_without_a_voxel_has_no_confidence_and_is_named(folder: Path, both: Image) -> None:
+    found = method(folder).assess(both)
+    there = {f"{CONTEXT[n].name} {side}" for n in range(1, 12) for side in ("left", "right")
+             if (found.labels.voxels == CONTEXT.sided_ids[n][("left", "right").index(side)]).any()}  # fmt: skip
+    assert there == {name for name, value in found.confidence.items() if np.isfinite(value)}
+    missing = sorted(set(found.confidence) - there)
+    assert bool(missing) == any(note.startswith("not found: ") for note in found.notes)
+    assert all(name in " ".join(found.notes) for name in missing)

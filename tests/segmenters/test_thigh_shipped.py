@@ -13,7 +13,8 @@ from musclekit.image import Case, Contrast, Grid, Image, LabelMap
 from musclekit.io import read, read_labels, write_image
 from musclekit.labels import label_mapping, label_set
 from musclekit.metrics import dice
-from musclekit.phantom import SliceRange, draw_slice, leg_planes, make_case, make_thigh
+from musclekit.phantom import SliceRange, draw_slice, leg_planes, make_case, make_thigh, other_regions
+from musclekit.phantom.other_regions import SHARES
 from musclekit.segmenters.thigh import ThighSegmenter
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -56,13 +57,17 @@ def test_a_file_with_other_axes_gets_the_same_labels(tmp_path: Path) -> None:
     assert np.array_equal(one.voxels, other.voxels)
 
 
-def test_a_scan_on_its_head_or_its_belly_is_told_of() -> None:
+def test_a_scan_on_its_head_is_told_of() -> None:
     image = phantom(Contrast.T1W).image
-    assert any(
-        "stand on its head" in note for note in ThighSegmenter().assess(image.with_voxels(image.voxels[::-1])).notes
-    )
-    turned = ThighSegmenter().assess(image.with_voxels(image.voxels[:, ::-1]))
-    assert any("front and back seem to be exchanged" in note for note in turned.notes) or not turned.accepted.any()
+    found = ThighSegmenter().assess(image.with_voxels(image.voxels[::-1]))
+    assert any("stand on its head" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("legs", ["both", "left"])
+def test_a_scan_on_its_belly_is_told_of(legs: str) -> None:
+    image = phantom(Contrast.T1W, legs=legs).image
+    found = ThighSegmenter().assess(image.with_voxels(image.voxels[:, ::-1]))
+    assert any("front and back seem to be exchanged" in note for note in found.notes)
 
 
 def test_the_side_of_a_leg_is_seen() -> None:
@@ -73,17 +78,19 @@ def test_the_side_of_a_leg_is_seen() -> None:
     assert any("looks more like a right one" in note for note in wrong.notes)
 
 
-def test_what_is_no_thigh_has_no_labels() -> None:
+@pytest.mark.parametrize("kind", range(len(SHARES)), ids=["knee", "calf", "hip", "belly", "anything"])
+def test_what_is_no_thigh_has_no_labels(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Drawn as in training: of real knees, calves and hips docs/results_any_contrast.md tells.
+    monkeypatch.setattr(other_regions, "SHARES", np.eye(len(SHARES))[kind])
     legs = leg_planes(make_thigh(2, shape=(6, 160, 160)).labels, "p")
     rng = np.random.default_rng(11)
     how = SliceRange(size=112, other_region=1, mass=0, cropped=0, neighbour=0, metal=0)
     accepted = []
-    for _ in range(12):
-        # A knee, a calf, a hip, a belly: five slices of each.
+    for _ in range(4):
         plane = draw_slice(legs, rng, how).image
         image = Image(np.stack([plane] * 5) + 1, Grid.from_spacing((5, 112, 112), (8.0, 2.0, 2.0)), Contrast.MR)
         accepted.append(ThighSegmenter(side="right").assess(image).accepted.mean())
-    assert np.mean(accepted) < 0.1
+    assert np.mean(accepted) < 0.3
 
 
 def test_any_translator_and_refiner_can_stand_beside_it() -> None:
