@@ -140,7 +140,7 @@ def main() -> None:
     path.with_suffix(".json").write_text(
         f"{json.dumps(written.as_data(), indent=2, ensure_ascii=False)}\n", encoding="utf-8"
     )
-    trust.save(path.with_suffix(".trust.json"))
+    trust.save(path.with_suffix(".trust.json"), written.weights_sha256)
     keep_losses(given.folder)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.thigh --data ../shared/data -o runs/thigh [--jobs 2] [--until 10]
 
+Two trainings, one after the other; ``--until`` stops the one that is under way after so many of its epochs.
 It learns from the 35 label maps of `huashan_labels` but one: number 003 may be a person whose images it is checked on
 (`benchmarks.thigh_real`); and from digital people. No image is learnt from, and none chooses anything. A training that
 was interrupted goes on. `benchmarks.release_thigh` puts the result into the package.
@@ -59,12 +60,15 @@ def main() -> None:
     given = parser.parse_args()
     write_manifest(given.data, given.out / "label_maps.csv")
     for plan, folder, start in ((PLAN, "first", None), (FURTHER, "further", given.out / "first" / NETWORK)):
-        train_segmenter_on_manifest(
+        done = train_segmenter_on_manifest(
             plan, given.out / "label_maps.csv", given.out / folder, jobs=given.jobs, until=given.until,
             start=None if start is None else str(start),
             progress=lambda done, total, text: print(f"\r{100 * done / total:.1f} % {text}", end="", flush=True),
         )  # fmt: skip
         print()
+        if done.epochs_done < done.epochs:
+            # The second starts from what the first ends with.
+            break
 
 
 if __name__ == "__main__":

@@ -65,8 +65,9 @@ def scores(data: Path, out: Path, epochs: int, jobs: int) -> pd.DataFrame:
         scan = io.read(data / path, contrast=Contrast(contrast))
         reference = in_set(io.read_labels(data / labels, label_set(meaning)))
         planes = np.flatnonzero(reference.mask().any(axis=(1, 2)))
+        # Slice by slice, every slice: as the network that was taught further is asked.
         methods = {
-            "label maps alone": build("thigh", labels="thigh-11-sided"),
+            "label maps alone": build("unet-2d", checkpoint=WEIGHTS),
             "and real scans": build("unet-2d", checkpoint=str(train(data, out, person, epochs, jobs))),
         }
         for arm, method in methods.items():
