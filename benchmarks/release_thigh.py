@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.thigh import PLAN, subject_of
+from benchmarks.thigh import FURTHER, PLAN, subject_of
 from musclekit import io
 from musclekit.image import Contrast
 from musclekit.labels import label_set
@@ -61,8 +61,9 @@ def people(data: Path, names: tuple[str, ...]) -> list[LegPlanes]:
 
 def is_thigh(classes: NDArray[np.uint8], pixel_mm2: float) -> bool:
     """Say whether the truth of a slice is a thigh."""
-    area = np.bincount(classes.ravel(), minlength=17) * pixel_mm2
-    eleven, other, bone = area[list(MUSCLE_IDS)].sum(), area[15], area[16]
+    area = np.bincount(classes.ravel(), minlength=len(CONTEXT) + 1) * pixel_mm2
+    eleven = area[list(MUSCLE_IDS)].sum()
+    other, bone = (area[CONTEXT.ids_of(name)[0]] for name in ("other muscle", "other bone"))
     return bool(eleven >= LEAST_SHARE * max(eleven + other, LEAST_MM2) and bone < MOST_BONE_MM2)
 
 
@@ -70,7 +71,7 @@ def learn(checkpoint: Path, data: Path, slices: int) -> tuple[ThighTrust, dict[s
     """Learn what the answers of a network are worth, and say how well that can be told."""
     network, card = load_checkpoint(checkpoint, SegmenterCard)
     network.eval()
-    how = read_segmenter_plan(PLAN).synthesis
+    how = read_segmenter_plan(FURTHER).synthesis
     assert how is not None
     legs = people(data, card.validation_subjects)
     rng = np.random.default_rng(9)
@@ -107,6 +108,17 @@ def learn(checkpoint: Path, data: Path, slices: int) -> tuple[ThighTrust, dict[s
     return trust, {name: round(value, 4) for name, value in figures.items()}
 
 
+def how_made(folder: Path) -> str:
+    """Say on what, and in how many updates, the two trainings made what they kept."""
+    parts = []
+    for name in ("first", "further"):
+        _, card = load_checkpoint(folder / name / "network.pt", SegmenterCard)
+        record = json.loads((folder / name / "run.json").read_text(encoding="utf-8"))
+        updates = card.schedule["best_epoch"] * card.schedule["steps"]
+        parts.append(f"{updates} updates of {card.schedule['batch']} slices on '{record['device']}'")
+    return f"Made in {', then '.join(parts)}."
+
+
 def keep_losses(folder: Path) -> None:
     """Keep the losses of both trainings beside the plans."""
     for part in ("first", "further"):
@@ -125,16 +137,13 @@ def main() -> None:
     print(json.dumps(figures, indent=2))
     network, card = load_checkpoint(source, SegmenterCard)
     path = given.out / f"{WEIGHTS}.pt"
-    record = json.loads((source.parent / "run.json").read_text(encoding="utf-8"))
-    updates = card.schedule["epochs_done"] * card.schedule["steps"]
-    made = f"Made on '{record['device']}' in {updates} updates of {card.schedule['batch']} slices."
     ct = replace(card.windows[Contrast.CT], low=CT_WINDOW[0], high=CT_WINDOW[1])
     card = replace(
         card,
         name=WEIGHTS,
         windows={**card.windows, Contrast.CT: ct},
         scores=figures,
-        limits=(made, *LIMITS, *card.limits),
+        limits=(how_made(given.folder), *LIMITS, *card.limits),
     )
     written = save_checkpoint(path, network, card, half=True)
     path.with_suffix(".json").write_text(
