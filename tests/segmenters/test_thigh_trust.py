@@ -86,8 +86,8 @@ def test_soft_dice_is_one_where_the_network_is_sure() -> None:
 
 def test_what_was_learnt_is_kept(tmp_path: Path) -> None:
     trust = ThighTrust(np.arange(6.0), -1.5, np.array([0.2, 0.9]), np.array([0.1, 0.8]))
-    trust.save(tmp_path / "trust.json")
-    same = ThighTrust.load(tmp_path / "trust.json")
+    trust.save(tmp_path / "trust.json", "ab" * 32)
+    same = ThighTrust.load(tmp_path / "trust.json", "ab" * 32)
     features = np.random.default_rng(0).normal(size=(20, 6))
     assert np.array_equal(trust.odds(features), same.odds(features))
     assert np.all(np.abs(same.odds(1e6 * features)) <= 4)
