@@ -43,6 +43,12 @@ MAX_SLAB_SHARE = 0.25
 MR_SHARE = 0.1
 #: ... or than this one, where everything outside the body has been set to zero.
 MASKED_MR_SHARE = 0.02
+#: Nor is what lies below so many standard deviations of the noise.
+NOISE_SIGMAS = 2.5
+#: Noise is told by the darkest tenth of the blocks of so many pixels a side, in about so many slices. Deviation by mean
+#: of noise alone is 0.52.
+NOISE_BLOCK, NOISE_SLICES, DARKEST = 8, 16, 0.1
+RAYLEIGH_RATIO = (0.42, 0.62)
 MASKED_ZERO_SHARE = 0.95
 #: MR: gaps narrower than twice this are bridged; more where the mask took dark fat with it and muscles stand apart.
 CLOSING_MM = 4.0
@@ -126,7 +132,8 @@ def mr_thresholds(image: Image) -> NDArray[np.float64]:
 
     Otsu's threshold parts fat from muscle as readily as body from air; a share of the bright end does not. It is
     taken per slice, since coils fade towards the ends of a scan, but never below a third of what it is for the whole
-    scan, since a slice of air has a bright end too. Where all air has been set to zero the share is smaller.
+    scan, since a slice of air has a bright end too. Where all air has been set to zero the share is smaller. Where
+    noise in the air is brighter than that share, what counts is the noise.
 
     Returns
     -------
@@ -136,7 +143,25 @@ def mr_thresholds(image: Image) -> NDArray[np.float64]:
     whole = float(np.percentile(sample, 99))
     share = MASKED_MR_SHARE if _is_masked(image) else MR_SHARE
     per_slice = np.percentile(sample, 99, axis=(1, 2)).astype(np.float64)
-    return share * np.clip(per_slice, whole / 3, whole)
+    return np.maximum(share * np.clip(per_slice, whole / 3, whole), NOISE_SIGMAS * _noise(image))
+
+
+def _noise(image: Image) -> float:
+    """Tell the standard deviation of the noise of an MR by the air in view; 0 where none is seen.
+
+    Noise alone has a Rayleigh distribution: a mean of 1.25 and a deviation of 0.66 standard deviations. Tissue of any
+    use is less noisy for its brightness, so that it is not taken for air where no air is in view.
+    """
+    rows, columns = (side // NOISE_BLOCK * NOISE_BLOCK for side in image.grid.shape[1:])
+    some = image.voxels[:: max(1, len(image.voxels) // NOISE_SLICES), :rows, :columns]
+    blocks = some.reshape(len(some), rows // NOISE_BLOCK, NOISE_BLOCK, columns // NOISE_BLOCK, NOISE_BLOCK)
+    means, deviations = blocks.mean(axis=(2, 4)).ravel(), blocks.std(axis=(2, 4)).ravel()
+    if not means.size:
+        return 0.0
+    darkest = means <= np.quantile(means, DARKEST)
+    level, deviation = float(np.median(means[darkest])), float(np.median(deviations[darkest]))
+    is_air = level > 0 and RAYLEIGH_RATIO[0] < deviation / level < RAYLEIGH_RATIO[1]
+    return level / float(np.sqrt(np.pi / 2)) if is_air else 0.0
 
 
 def _is_masked(image: Image) -> bool:

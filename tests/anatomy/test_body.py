@@ -10,6 +10,7 @@ import pytest
 from musclekit.anatomy import body_mask, mr_thresholds
 from musclekit.errors import SegmentationError, VoxelError
 from musclekit.image import Contrast, Grid, Image
+from musclekit.phantom import Scanner, make_case
 
 SHAPE = (200, 320)
 AIR, FLESH = -1000.0, 50.0
@@ -215,3 +216,27 @@ def test_real_ct_bodies_hold_the_flesh_and_no_table(shared_data: Path, patient: 
     # Little above -200 HU is left out (tables, markers), and next to nothing below it is let in.
     assert (body & above).sum() > 0.93 * above.sum()
     assert (body & ~above).sum() < 0.01 * body.sum()
+
+
+# Fat lies just above such noise in a water image, and in more of it below.
+@pytest.mark.parametrize(
+    ("contrast", "noise"),
+    [
+        (Contrast.T1W, 20.0),
+        (Contrast.T1W, 100.0),
+        (Contrast.T1W, 150.0),
+        (Contrast.WATER, 20.0),
+        (Contrast.WATER, 100.0),
+    ],
+)
+def test_noise_in_the_air_is_no_body(contrast: Contrast, noise: float) -> None:
+    given = {"contrasts": (contrast,), "shape": (3, 140, 200), "spacing": (10.0, 2.0, 2.0)}
+    clear, noisy = (make_case(4, scanner=Scanner(noise=level), **given).image for level in (0.0, noise))  # type: ignore[arg-type]
+    wanted, found = body_mask(clear), body_mask(noisy)
+    assert 2 * np.count_nonzero(wanted & found) / (np.count_nonzero(wanted) + np.count_nonzero(found)) > 0.97
+
+
+def test_tissue_is_not_taken_for_noise_where_no_air_is_in_view() -> None:
+    tissue = 300 + np.random.default_rng(0).normal(0, 60, (3, 64, 64))
+    image = Image(tissue.astype(np.float32), Grid.from_spacing((3, 64, 64), (5.0, 2.0, 2.0)), Contrast.MR)
+    assert body_mask(image).all()
