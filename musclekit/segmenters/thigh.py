@@ -119,6 +119,8 @@ class ThighSegmenter(BaseEstimator):
             If there is no body in it.
         ParameterError, MissingFileError, CheckpointError
             If the checkpoint cannot be used, or a parameter is out of range.
+        ModalityError
+            If the checkpoint was not trained for the contrast of the image; the one that ships takes all.
         LabelError
             If ``thigh-context`` does not lead to the label set.
         """
