@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.thigh import FURTHER, PLAN, subject_of
+from benchmarks.thigh import PLANS, subject_of
 from musclekit import io
 from musclekit.image import Contrast
 from musclekit.labels import label_set
@@ -35,6 +35,8 @@ from musclekit.segmenters.thigh_decision import stepwise_scores
 from musclekit.segmenters.thigh_trust import CONTEXT, LEAST_MM2, MUSCLE_IDS, ThighTrust, slice_features, soft_dice
 from musclekit.weights import FOLDER
 
+#: The training whose result ships.
+LAST = tuple(PLANS)[-1]
 #: A slice shows a thigh where the eleven are at least this share of its muscle, and other bone is less than this.
 LEAST_SHARE, MOST_BONE_MM2 = 0.5, 300.0
 #: CT is shown in this window, in HU. What is drawn has no HU, so that any will do; in the wider one of other networks,
@@ -71,7 +73,7 @@ def learn(checkpoint: Path, data: Path, slices: int) -> tuple[ThighTrust, dict[s
     """Learn what the answers of a network are worth, and say how well that can be told."""
     network, card = load_checkpoint(checkpoint, SegmenterCard)
     network.eval()
-    how = read_segmenter_plan(FURTHER).synthesis
+    how = read_segmenter_plan(PLANS[LAST]).synthesis
     assert how is not None
     legs = people(data, card.validation_subjects)
     rng = np.random.default_rng(9)
@@ -109,9 +111,9 @@ def learn(checkpoint: Path, data: Path, slices: int) -> tuple[ThighTrust, dict[s
 
 
 def how_made(folder: Path) -> str:
-    """Say on what, and in how many updates, the two trainings made what they kept."""
+    """Say on what, and in how many updates, the trainings made what they kept."""
     parts = []
-    for name in ("first", "further"):
+    for name in PLANS:
         _, card = load_checkpoint(folder / name / "network.pt", SegmenterCard)
         record = json.loads((folder / name / "run.json").read_text(encoding="utf-8"))
         updates = card.schedule["best_epoch"] * card.schedule["steps"]
@@ -120,9 +122,9 @@ def how_made(folder: Path) -> str:
 
 
 def keep_losses(folder: Path) -> None:
-    """Keep the losses of both trainings beside the plans."""
-    for part in ("first", "further"):
-        shutil.copyfile(folder / part / LOSSES, PLAN.with_name(f"thigh_{part}_losses.csv"))
+    """Keep the losses of every training beside the plans."""
+    for step, plan in PLANS.items():
+        shutil.copyfile(folder / step / LOSSES, plan.with_name(f"thigh_{step}_losses.csv"))
 
 
 def main() -> None:
@@ -132,7 +134,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=1500)
     parser.add_argument("-o", "--out", type=Path, default=FOLDER)
     given = parser.parse_args()
-    source = given.folder / "further" / "network.pt"
+    source = given.folder / LAST / "network.pt"
     trust, figures = learn(source, given.data, given.slices)
     print(json.dumps(figures, indent=2))
     network, card = load_checkpoint(source, SegmenterCard)

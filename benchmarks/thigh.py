@@ -2,7 +2,7 @@
 
     python -m benchmarks.thigh --data ../shared/data -o runs/thigh [--jobs 2] [--until 10]
 
-Two trainings, one after the other; ``--until`` stops the one that is under way after so many of its epochs.
+Three trainings, one after the other; ``--until`` stops the one that is under way after so many of its epochs.
 It learns from the 35 label maps of `huashan_labels` but one: number 003 may be a person whose images it is checked on
 (`benchmarks.thigh_real`); and from digital people. No image is learnt from, and none chooses anything. A training that
 was interrupted goes on. `benchmarks.release_thigh` puts the result into the package.
@@ -18,8 +18,11 @@ from musclekit.neural.training.segmentation import NETWORK
 from musclekit.workflows.phantoms import write_phantoms
 from musclekit.workflows.train_segmenter import train_segmenter_on_manifest
 
-#: The second goes on from the best epoch of the first, with legs that are harder to read.
-PLAN, FURTHER = (Path(__file__).with_name(name) for name in ("thigh.toml", "thigh_further.toml"))
+#: Each goes on from the best epoch of the one before, with legs that are harder to read.
+PLANS = {
+    step: Path(__file__).with_name(name)
+    for step, name in (("first", "thigh.toml"), ("further", "thigh_further.toml"), ("cut", "thigh_cut.toml"))
+}
 #: Whose label maps are left out: images of huashan-003 are checked on.
 LEFT_OUT = ("THIGH_003",)
 #: Digital people beside the 31 real ones, who have shapes of their own.
@@ -59,16 +62,18 @@ def main() -> None:
     parser.add_argument("--until", type=int, default=None)
     given = parser.parse_args()
     write_manifest(given.data, given.out / "label_maps.csv")
-    for plan, folder, start in ((PLAN, "first", None), (FURTHER, "further", given.out / "first" / NETWORK)):
+    start = None
+    for step, plan in PLANS.items():
         done = train_segmenter_on_manifest(
-            plan, given.out / "label_maps.csv", given.out / folder, jobs=given.jobs, until=given.until,
-            start=None if start is None else str(start),
+            plan, given.out / "label_maps.csv", given.out / step, jobs=given.jobs, until=given.until,
+            start=start,
             progress=lambda done, total, text: print(f"\r{100 * done / total:.1f} % {text}", end="", flush=True),
         )  # fmt: skip
         print()
         if done.epochs_done < done.epochs:
-            # The second starts from what the first ends with.
+            # The next starts from what this one ends with.
             break
+        start = str(given.out / step / NETWORK)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.thigh import FURTHER, PHANTOMS, PLAN, subject_of, write_manifest
+from benchmarks.thigh import PHANTOMS, PLANS, subject_of, write_manifest
 from benchmarks.thigh_fine_tuned import plan_of
 from benchmarks.toml import toml_of
 from benchmarks.trust_tables import correlation_over_people, predicted_errors, psv_table, true_volumes
@@ -122,13 +122,14 @@ def test_of_several_seeds_scores_are_means() -> None:
     ]
 
 
-def test_the_plan_of_the_thigh_can_be_trained() -> None:
-    plan, further = read_segmenter_plan(PLAN), read_segmenter_plan(FURTHER)
-    assert plan.synthesis is not None
-    assert plan.labels.name == "thigh-context"
-    # The second training may start from the first, and chooses its epoch by the same people.
-    assert further.network_parameters == plan.network_parameters
-    assert (further.seed, further.validation_share) == (plan.seed, plan.validation_share)
+def test_the_plans_of_the_thigh_can_be_trained() -> None:
+    first, *others = [read_segmenter_plan(path) for path in PLANS.values()]
+    assert first.synthesis is not None
+    assert first.labels.name == "thigh-context"
+    for plan in others:
+        # Each training may start from the one before, and chooses its epoch by the same people.
+        assert plan.network_parameters == first.network_parameters
+        assert (plan.seed, plan.validation_share) == (first.seed, first.validation_share)
 
 
 def test_the_plan_of_real_scans_starts_from_the_weights_that_ship(tmp_path: Path) -> None:

@@ -20,14 +20,18 @@ from musclekit.phantom.leg_planes import LegPlanes
 from musclekit.phantom.other_regions import other_region
 from musclekit.phantom.random_contrast import draw_appearance, painted
 from musclekit.phantom.random_shape import ShapeRange, moved_plane, smooth_plane, wasted_plane
-from musclekit.phantom.random_surroundings import grow_mass, packed_plane, surrounded
+from musclekit.phantom.random_surroundings import grow_mass, lay_scrotum, packed_plane, surrounded
 
 __all__ = ["RandomSlice", "SliceRange", "draw_slice"]
 
 #: Air in a network's range.
 AIR = np.float32(-1)
 #: Of a leg that edges of the field of view cut, at least this share is seen.
-LEAST_LEFT = 0.2
+LEAST_LEFT = 0.15
+#: How often a leg that is cut is cut by one, two and three edges.
+EDGES = (0.5, 0.35, 0.15)
+#: How often the noise is that of counts.
+COUNTED = 0.15
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,10 @@ class SliceRange:
         Pixels are means of so many by so many in which the leg is painted.
     shape : ShapeRange
         Of the muscles.
-    other_region, packed, mass, neighbour, cropped, metal, streaks, dim : float
+    other_region, packed, mass, neighbour, scrotum, cropped, metal, streaks, dim : float
         How often the slice is that of no thigh, has muscles that fill the clefts between them, a mass, a piece of the
-        other leg beside it, an edge of the field of view across it, metal or streaks, or is darker than the rest of
-        its scan.
+        other leg or a scrotum beside it, an edge of the field of view across it, metal or streaks, or is darker than
+        the rest of its scan.
     noise, bias : float
         Standard deviation of the noise, and of the logarithm of the gain, at most.
 
@@ -63,9 +67,10 @@ class SliceRange:
     shape: ShapeRange = field(default_factory=ShapeRange)
     other_region: float = 0.14
     packed: float = 0.5
-    mass: float = 0.15
+    mass: float = 0.2
     neighbour: float = 0.25
-    cropped: float = 0.35
+    scrotum: float = 0.05
+    cropped: float = 0.4
     metal: float = 0.02
     streaks: float = 0.1
     dim: float = 0.15
@@ -76,7 +81,9 @@ class SliceRange:
         check_number("size", self.size, least=8, whole=True)
         check_number("spacing_mm", self.spacing_mm, above=0)
         check_number("fine", self.fine, least=1, whole=True)
-        for name in ("other_region", "packed", "mass", "neighbour", "cropped", "metal", "streaks", "dim"):
+        for name in (
+            "other_region", "packed", "mass", "neighbour", "scrotum", "cropped", "metal", "streaks", "dim",
+        ):  # fmt: skip
             check_number(name, getattr(self, name), least=0, most=1)
         for name in ("noise", "bias"):
             check_number(name, getattr(self, name), least=0)
@@ -141,13 +148,15 @@ def draw_slice(legs: Sequence[LegPlanes], rng: np.random.Generator, how: SliceRa
     if rng.random() < how.mass:
         grow_mass(structure, step, rng)
     grey = painted(structure, step, draw_appearance(rng), rng)
+    if rng.random() < how.scrotum:
+        lay_scrotum(grey, structure, step, rng)
     grey = _through(grey, step, rng)
     inside = structure > 0
     if rng.random() < how.neighbour:
         _mirror_beside(grey, structure, inside, step, rng)
     inside = _outline(inside, step, rng)
     if rng.random() < how.cropped:
-        for _ in range(1 + (rng.random() < 0.45)):
+        for _ in range(1 + int(rng.choice(3, p=EDGES))):
             left = inside & ~_beyond_edge(structure > 0, rng)
             if left.sum() > LEAST_LEFT * inside.sum():
                 inside = left
@@ -233,7 +242,7 @@ def _beyond_edge(leg: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np
         return np.zeros(leg.shape, dtype=bool)
     turn = rng.choice([0.0, 0.5, 1.0, 1.5]) * np.pi + rng.normal(0, 0.05)
     along = np.cos(turn) * np.arange(leg.shape[1]) + np.sin(turn) * np.arange(leg.shape[0])[:, None]
-    return np.asarray(along > np.quantile(along[leg], rng.uniform(0.3, 0.98)))
+    return np.asarray(along > np.quantile(along[leg], rng.uniform(0.2, 0.98)))
 
 
 def _to_the_middle(inside: NDArray[np.bool_]) -> tuple[int, int]:
@@ -267,8 +276,10 @@ def _acquired(
         grey[radius < rng.uniform(0.03, 0.1)] = rng.choice([-0.2, 1.6])
     deviation = np.float32(how.noise * rng.random() ** 2)
     grain = rng.choice([0.0, 0.0, rng.uniform(0.4, 1.2)])
-    real = smooth_plane(rng, shape, grain) * deviation
-    grey = grey + real
+    if rng.random() < COUNTED:
+        counts = max(float(deviation), 0.005) ** -2
+        grey = (rng.poisson(np.maximum(grey, 0) * counts) / counts).astype(np.float32)
+    grey = grey + smooth_plane(rng, shape, grain) * deviation
     if rng.random() < 0.5:
         grey = np.hypot(grey, smooth_plane(rng, shape, grain) * deviation)
     return grey.astype(np.float32, copy=False)

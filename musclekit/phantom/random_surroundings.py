@@ -11,7 +11,7 @@ from musclekit.phantom.completion import compartment_of, draw_surroundings, femu
 from musclekit.phantom.other_regions import cells, put_bone, wobbly_ellipse
 from musclekit.phantom.random_shape import smooth_plane
 
-__all__ = ["grow_mass", "packed_plane", "surrounded"]
+__all__ = ["grow_mass", "lay_scrotum", "packed_plane", "surrounded"]
 
 #: From this share of the leg's height upwards the hip is near: adductors fill the gaps, glutei lie outside.
 NEAR_HIP = 0.55
@@ -25,6 +25,10 @@ OUTSIDE = (0.04, 0.45)
 GLUTEUS = (0.5, 0.8)
 #: With less muscle than this share of what the leg has elsewhere a plane lies at its end: most that it shows is other.
 SPARSE = 0.6
+#: What a mass does not grow into.
+_SPARED = (
+    Structure.AIR, Structure.SKIN, Structure.CORTEX, Structure.MARROW, Structure.OTHER_CORTEX, Structure.OTHER_MARROW,
+)  # fmt: skip
 
 
 def surrounded(
@@ -187,20 +191,78 @@ def _make_end(
 
 
 def grow_mass(structure: NDArray[np.uint8], spacing_mm: float, rng: np.random.Generator) -> None:
-    """Put a mass into a leg, in place: it takes the room of what was there, but for bone and air."""
-    rows, columns = np.nonzero((structure > 0) & (structure != Structure.SKIN))
+    """Put a mass into a leg, in place: half of them take the room of what was there, half push it aside.
+
+    Parameters
+    ----------
+    structure : ndarray of uint8, shape (Y, X)
+        `Structure`. Bone and air are spared.
+    spacing_mm : float
+        Edge of a pixel.
+    rng : numpy.random.Generator
+        Source of chance.
+    """
+    rows, columns = np.nonzero((structure > 0) & ~np.isin(structure, _SPARED))
     if not len(rows):
         return
     here = int(rng.integers(len(rows)))
     y = (np.arange(structure.shape[0])[:, None] - rows[here]) * spacing_mm
-    x = (np.arange(structure.shape[1]) - columns[here]) * spacing_mm * rng.uniform(0.6, 1.6)
-    wobble = 1 + 0.2 * smooth_plane(rng, structure.shape, 8 / spacing_mm)
-    mass = np.hypot(y, x) * wobble < (rng.uniform(30, 75) if rng.random() < 0.3 else rng.uniform(6, 32))
-    spared = np.isin(
-        structure,
-        (
-            Structure.AIR, Structure.SKIN, Structure.CORTEX, Structure.MARROW, Structure.OTHER_CORTEX,
-            Structure.OTHER_MARROW,
-        ),
-    )  # fmt: skip
-    structure[mass & ~spared] = Structure.MASS
+    x = (np.arange(structure.shape[1]) - columns[here]) * spacing_mm
+    wide = rng.uniform(0.6, 1.6)
+    apart = np.hypot(y, x * wide) * (1 + 0.2 * smooth_plane(rng, structure.shape, 8 / spacing_mm))
+    radius = rng.uniform(30, 85) if rng.random() < 0.4 else rng.uniform(6, 32)
+    if rng.random() < 0.5:
+        pull = _pulled(apart / radius, rng)
+        structure[:] = cv2.remap(
+            structure,
+            (columns[here] + pull * x / spacing_mm).astype(np.float32),
+            (rows[here] + pull * y / spacing_mm).astype(np.float32),
+            cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+    structure[(apart < radius) & ~np.isin(structure, _SPARED)] = Structure.MASS
+
+
+def _pulled(apart: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return, as a share of the distance from the middle of a mass, from where tissue came that it pushed aside.
+
+    Distances are in radii of the mass. What was inside becomes a ring round it, so that tissue keeps its area near the
+    mass, and is moved the less the farther away it is; a part of it may be lost.
+    """
+    moved = rng.uniform(0.6, 1.0) * np.exp(-np.maximum(apart - 1, 0) / rng.uniform(0.7, 2.0))
+    found: NDArray[np.float64] = np.sqrt(np.maximum(1 - moved / np.square(np.maximum(apart, 1e-3)), 0))
+    return found
+
+
+def lay_scrotum(
+    grey: NDArray[np.float32], structure: NDArray[np.uint8], spacing_mm: float, rng: np.random.Generator
+) -> None:
+    """Lay a scrotum against the inner side of a painted right leg, in place: it is no part of the leg, like skin.
+
+    Parameters
+    ----------
+    grey : ndarray of float32, shape (Y, X)
+        Grey values, of air outside the leg.
+    structure : ndarray of uint8, shape (Y, X)
+        `Structure`.
+    spacing_mm : float
+        Edge of a pixel.
+    rng : numpy.random.Generator
+        Source of chance.
+    """
+    rows, columns = np.nonzero(structure > 0)
+    if not len(rows):
+        return
+    shape = (structure.shape[0], structure.shape[1])
+    radius = rng.uniform(18, 40)
+    front = rng.uniform(rows.mean(), rows.max() - 0.2 * np.ptp(rows))
+    edge = float(columns[np.abs(rows - front) <= 1].min(initial=int(columns.max())))
+    centre = np.array([front * spacing_mm, edge * spacing_mm - radius * rng.uniform(0.7, 1.1)])
+    free = structure == 0
+    sac = free & wobbly_ellipse(shape, spacing_mm, centre, radius, rng)
+    grey[sac] = rng.uniform(0, 1) + 0.05 * smooth_plane(rng, shape, 4 / spacing_mm)[sac]
+    for side in (-0.45, 0.45):
+        middle = centre + np.array([rng.uniform(-0.2, 0.2), side]) * radius
+        testis = sac & wobbly_ellipse(shape, spacing_mm, middle, radius * rng.uniform(0.3, 0.5), rng)
+        grey[testis] = rng.uniform(0.1, 1)
+    structure[sac] = Structure.SKIN
