@@ -24,7 +24,7 @@ from benchmarks.classical import put_between
 from benchmarks.real_unets import REAL, in_set
 from musclekit import io
 from musclekit.anatomy import body_mask, split_legs
-from musclekit.image import Assessment, Case, Contrast, Image
+from musclekit.image import Assessment, Case, Contrast, Image, LabelMap
 from musclekit.labels import label_mapping, label_set
 from musclekit.metrics import dice
 from musclekit.registry import build
@@ -37,6 +37,8 @@ SLICES = Path(__file__).with_name("thigh_slices.csv")
 MUSCLE_HU = (-30.0, 150.0)
 #: Skin has the grey values of muscle: what lies this close to the air does not count.
 SKIN_MM = 5.0
+#: Edge of the network's pixels.
+RIM_MM = 2.0
 #: The middle of the thigh lies this far from where it ends, if that is in view.
 FROM_ENDS_MM = 60.0
 ELEVEN = label_set("thigh-11")
@@ -159,39 +161,51 @@ def ct_rows(data: Path, found: list[Found]) -> Iterator[str]:
     """Yield the rows of a table: what of the muscle of CT is found in slices without a tumour."""
     yield (
         "| patient | slices | muscle by its HU: median Dice, worst | in the legs alone | mid-thigh: slices, median "
-        "| on bone, % |"
+        "| on bone, % | of that beside the femur, % |"
     )
-    yield "|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|"
     medians: list[float] = []
     all_slices: list[float] = []
     in_legs: list[float] = []
     bones: list[float] = []
+    rims: list[float] = []
     for one in (one for one in found if one.name.endswith(" CT")):
         muscle, bone, legs = muscle_window(one.image)
         labels = one.result.labels
         told = labels.mapped(label_mapping(labels.label_set, label_set("muscle"))).mask()
         clear = one.result.accepted & ~tumour_slices(data, one.name.split()[0], one.image)
         if not clear.any():
-            yield f"| {one.name} | 0 | – | – | – | – |"
+            yield f"| {one.name} | 0 | – | – | – | – | – |"
             continue
         each = {int(z): dice(told[z], muscle[z]) for z in np.flatnonzero(clear)}
         legs_alone = [dice(told[z] & legs[z], muscle[z] & legs[z]) for z in each]
         mid = [value for z, value in each.items() if in_the_middle(one)[z]]
-        on_bone = float((told & bone)[clear].sum() / max(told[clear].sum(), 1))
+        wrong = (told & bone)[clear]
+        on_bone = float(wrong.sum() / max(told[clear].sum(), 1))
+        rim = float((wrong & beside_femur(labels)[clear]).sum() / max(wrong.sum(), 1))
         if mid:
             medians.append(float(np.median(mid)))
         all_slices += each.values()
         in_legs += legs_alone
         bones.append(on_bone)
+        rims.append(rim)
         values = list(each.values())
         yield (
             f"| {one.name} | {len(each)} | {np.median(values):.3f}, {min(values):.2f} | {np.median(legs_alone):.3f} | "
-            f"{len(mid)}{f', {medians[-1]:.3f}' if mid else ''} | {100 * on_bone:.2f} |"
+            f"{len(mid)}{f', {medians[-1]:.3f}' if mid else ''} | {100 * on_bone:.2f} | {100 * rim:.0f} |"
         )
     yield (
         f"| all | {len(all_slices)} | {np.median(all_slices):.3f}, {min(all_slices):.2f} | {np.median(in_legs):.3f} | "
-        f"median of {len(medians)} patients {np.median(medians):.3f} | {100 * np.median(bones):.2f} |"
+        f"median of {len(medians)} patients {np.median(medians):.3f} | {100 * np.median(bones):.2f} | "
+        f"{100 * np.median(rims):.0f} |"
     )
+
+
+def beside_femur(labels: LabelMap) -> NDArray[np.bool_]:
+    """Return what lies within a pixel of the network's from what is labelled femur."""
+    femur = labels.mask("femur")
+    reach = RIM_MM / labels.grid.spacing[1]
+    return np.stack([cv2.distanceTransform((~plane).astype(np.uint8), cv2.DIST_L2, 5) <= reach for plane in femur])
 
 
 def in_the_middle(one: Found) -> NDArray[np.bool_]:

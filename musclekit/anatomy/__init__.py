@@ -5,7 +5,7 @@ from musclekit.anatomy.components import keep_largest
 from musclekit.anatomy.femur import BONE_HU, FemurAxis, femur_axis, femur_mask, obliquity_cosine
 from musclekit.anatomy.frames import AIR_FILL_HU, Frame, crop_frame, femur_frame, mirror_frame, resample_frame
 from musclekit.anatomy.label_margins import grown_labels
-from musclekit.anatomy.legs import Leg, infer_side, split_legs
+from musclekit.anatomy.legs import Leg, infer_side, side_by_position, split_legs
 from musclekit.anatomy.per_leg import label_sides, leg_frame, leg_image, per_leg
 from musclekit.anatomy.registration import ThighOutlines, register_thighs, resample_planes, thigh_outlines
 
@@ -34,6 +34,7 @@ __all__ = [
     "register_thighs",
     "resample_frame",
     "resample_planes",
+    "side_by_position",
     "split_legs",
     "thigh_outlines",
 ]

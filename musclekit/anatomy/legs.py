@@ -13,8 +13,11 @@ from musclekit.errors import GeometryError, SegmentationError
 from musclekit.image import Contrast, Grid, Image
 from musclekit.labels import Side
 
-__all__ = ["Leg", "infer_side", "split_legs"]
+__all__ = ["Leg", "infer_side", "side_by_position", "split_legs"]
 
+#: A leg whose middle lies at least this far from the middle of the scanner lay on one side of it; and the position of a
+#: corner that is none.
+MIN_FROM_MIDDLE_MM, NO_POSITION_MM = 50.0, 1e-3
 #: Shapes of lobes are judged on pixels of this size.
 COARSE_MM = 3.0
 #: How far a body that the border of the image cuts through is taken to go on.
@@ -142,7 +145,8 @@ def infer_side(grid: Grid, body: NDArray[np.bool_], leg: NDArray[np.bool_]) -> S
 
     A crop round one leg often shows, at its inner border, a part of the other. Where that lies in at least three
     slices, and in nine of ten on the same side, the leg is the one on the other side. Nothing else is used: the femur
-    lies in the middle of a cropped thigh as often as not, and a scanner's world x says where the table stood.
+    lies in the middle of a cropped thigh as often as not, and a scanner's world x says where the table stood (a guess
+    by it is `side_by_position`).
 
     Parameters
     ----------
@@ -178,6 +182,40 @@ def infer_side(grid: Grid, body: NDArray[np.bool_], leg: NDArray[np.bool_]) -> S
         return None
     share = float(np.mean(to_the_right))
     return "right" if share >= SAME_SIDE_SHARE else "left" if share <= 1 - SAME_SIDE_SHARE else None
+
+
+def side_by_position(grid: Grid, leg: NDArray[np.bool_]) -> Side | None:
+    """Guess the side of a single leg by where it lay in the scanner.
+
+    People lie in the middle of the table: a leg well to one side of the middle of the scanner is that of this side.
+    It is a guess and no more: wrong where somebody lay askew, or a file was cropped without its origin being kept.
+
+    Parameters
+    ----------
+    grid : Grid
+        Grid of the scan.
+    leg : ndarray of bool, shape (Z, Y, X)
+        See `split_legs`.
+
+    Returns
+    -------
+    {"left", "right"} or None
+        None where the leg lies less than 50 mm from the middle, and where a corner of the grid lies at 0, 0, 0, as
+        that of a file does which knows of no position.
+
+    Raises
+    ------
+    GeometryError
+        If the mask has another shape than the grid.
+    """
+    if leg.shape != grid.shape:
+        raise GeometryError(f"the leg mask has shape {leg.shape}, its grid {grid.shape} (z, y, x)")
+    if not leg.any() or np.any(np.abs(grid.corners()).max(axis=1) < NO_POSITION_MM):
+        return None
+    x = float(grid.world(_centroid(leg))[0])
+    if abs(x) < MIN_FROM_MIDDLE_MM:
+        return None
+    return "right" if x > 0 else "left"
 
 
 def _centroid(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from musclekit.anatomy import side_by_position
 from musclekit.checks import check_cases, check_contrast
 from musclekit.errors import CheckpointError, MissingFileError, ParameterError
 from musclekit.image import Assessment, Case, Contrast, Image, LabelMap, ProbabilityMap
@@ -18,10 +19,8 @@ from musclekit.segmenters.network import load_network, people_of
 from musclekit.segmenters.thigh_answer import ThighAnswer
 from musclekit.segmenters.thigh_look import ThighLook, sureness_of
 from musclekit.segmenters.thigh_orientation import header_doubts
-from musclekit.segmenters.thigh_trust import (
-    CONTEXT,
-    ThighTrust,
-)
+from musclekit.segmenters.thigh_side import guessed_side
+from musclekit.segmenters.thigh_trust import CONTEXT, ThighTrust
 from musclekit.weights import checkpoint_path
 
 if TYPE_CHECKING:
@@ -52,8 +51,8 @@ class ThighSegmenter(BaseEstimator):
     device, batch, precision
         As in `musclekit.segmenters.network.NetworkSegmenter`.
     side : {"left", "right"}, optional
-        Which leg, for scans that show one. Where neither this nor the scan tells, it is looked at both ways, and taken
-        for the one that the network is surer of.
+        Which leg, for scans that show one. Where neither this nor the scan tells, it is taken for that of the side on
+        which it lay in the scanner, or where that says nothing for the one that it looks like.
 
     See Also
     --------
@@ -181,10 +180,9 @@ class ThighSegmenter(BaseEstimator):
             return look, ThighAnswer(image, answers, tuple(_known(view.side) for view, _ in answers), trust, None)
         # Unmirrored it was taken for a right leg.
         mirrored = look.answers(columns=-1)
-        right, left = sureness_of([found]), sureness_of(answer for _, answer in mirrored)
-        if right >= left:
-            return look, ThighAnswer(image, answers, ("right",), trust, right - left)
-        return look, ThighAnswer(image, mirrored, ("left",), trust, left - right)
+        leaning = sureness_of([found]) - sureness_of(answer for _, answer in mirrored)
+        guess = guessed_side(leaning, side_by_position(image.grid, view.mask))
+        return look, ThighAnswer(image, answers if guess.side == "right" else mirrored, (guess.side,), trust, guess)
 
 
 def trust_path(checkpoint: str | Path) -> Path:

@@ -17,6 +17,7 @@ from musclekit.image import Image
 from musclekit.labels import SIDES, LabelMapping, Side
 from musclekit.segmenters.thigh_decision import stepwise_scores
 from musclekit.segmenters.thigh_orientation import upside_down
+from musclekit.segmenters.thigh_side import SideGuess
 from musclekit.segmenters.thigh_trust import (
     CONTEXT,
     MUSCLE_IDS,
@@ -41,8 +42,6 @@ LEAST_DICE = 0.7
 #: neighbours show. Between thick slices it does nothing. On phantoms in slices of 3 and 8 mm it is worth 0.003 to 0.018
 #: of Dice, and more would be worth little more.
 ALONG_MM = 5.0
-#: A leg that looks as much like a left one as like a right one, within this, is told of.
-LEAST_APART = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,15 +58,15 @@ class ThighAnswer:
         Of each leg.
     trust : ThighTrust
         Of the network.
-    apart : float or None
-        By how much a side that was guessed was the surer one.
+    guess : SideGuess or None
+        How a side was guessed.
     """
 
     image: Image
     answers: Answers
     sides: tuple[Side, ...]
     trust: ThighTrust
-    apart: float | None
+    guess: SideGuess | None
 
     @cached_property
     def _along(self) -> list[tuple[View, NDArray[np.float16]]]:
@@ -159,9 +158,8 @@ class ThighAnswer:
     def notes(self) -> tuple[str, ...]:
         """Say what a reader has to know."""
         notes = []
-        if self.apart is not None:
-            doubt = ", but not by much: say which it is (side)" if self.apart < LEAST_APART else ""
-            notes.append(f"the scan does not tell the side of the leg; it looks like a {self.sides[0]} one{doubt}")
+        if self.guess is not None:
+            notes.append(self.guess.note)
         refused = np.flatnonzero(~self.accepted)
         if not self.accepted.any():
             return (

@@ -89,9 +89,9 @@ def header_doubts(look: ThighLook, answer: ThighAnswer) -> Iterator[str]:
     """
     only = answer.sides[0] if len(answer.sides) == 1 else None
     other_side = f"the leg, taken for a {only} one, looks more like a {'left' if only == 'right' else 'right'} one"
-    told = only is not None and answer.apart is None
+    told = only is not None and answer.guess is None
     # Of a leg whose side was guessed, both ways are open once more.
-    ways = (1,) if answer.apart is None else (1, -1)
+    ways = (1,) if answer.guess is None else (1, -1)
     if not answer.accepted.any():
         if told and answer.would_be_accepted(look.answers(columns=-1)):
             yield other_side

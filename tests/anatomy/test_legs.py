@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from musclekit.anatomy import Leg, body_mask, infer_side, split_legs
+from musclekit.anatomy import Leg, body_mask, infer_side, side_by_position, split_legs
 from musclekit.errors import GeometryError, SegmentationError
 from musclekit.image import Contrast, Grid, Image
 
@@ -168,6 +168,30 @@ def test_side_takes_three_slices_that_agree() -> None:
         infer_side(grid, body, leg[1:])
 
 
+@pytest.mark.parametrize(("x", "side"), [(60, "right"), (-60, "left"), (40, None), (-40, None)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_leg_well_to_one_side_of_the_scanner_lay_there(x: float, side: str | None, flip: bool) -> None:
+    grid = Grid.from_spacing((4, 10, 41), (3, 2, 2), (x - 40, 5, -100))
+    if flip:
+        affine = grid.affine.copy()
+        affine[0, 2], affine[0, 3] = -2, x + 40
+        grid = Grid(grid.shape, affine)
+    leg = np.zeros(grid.shape, dtype=bool)
+    leg[:, 2:8, 10:31] = True
+    assert side_by_position(grid, leg) == side
+    assert side_by_position(grid, np.zeros_like(leg)) is None
+    with pytest.raises(GeometryError, match="the leg mask has shape"):
+        side_by_position(grid, leg[1:])
+
+
+def test_a_grid_that_begins_at_nothing_says_nothing() -> None:
+    for sign in (1, -1):
+        affine = Grid.from_spacing((4, 10, 100), (3, 2, 2)).affine.copy()
+        affine[0] *= sign
+        grid = Grid((4, 10, 100), affine)
+        assert side_by_position(grid, np.ones(grid.shape, dtype=bool)) is None
+
+
 def test_an_empty_or_foreign_mask_is_refused() -> None:
     image = image_of([thighs(10)])
     with pytest.raises(SegmentationError, match="the body mask is empty"):
@@ -197,6 +221,7 @@ def test_real_single_legs_stay_single_and_are_on_their_side(shared_data: Path) -
         if legs[0].side is not None:
             told += 1
             assert legs[0].side == ("right" if x > 0 else "left"), folder.name
+            assert side_by_position(image.grid, legs[0].mask) in (None, legs[0].side), folder.name
     assert told >= 15
 
 

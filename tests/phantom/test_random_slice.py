@@ -232,6 +232,7 @@ def test_a_mass_takes_room_or_pushes_aside(legs: tuple[LegPlanes, ...]) -> None:
 
 
 @given(apart=st.floats(0.01, 20), seed=st.integers(0, 2**32))
+@settings(deadline=None)
 def test_what_is_pushed_aside_keeps_its_order(apart: float, seed: int) -> None:
     near, far = (
         value * float(_pulled(np.array([value]), np.random.default_rng(seed))[0]) for value in (apart, apart * 1.01)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from musclekit.errors import CheckpointError, LabelError, MissingFileError, ModalityError, ParameterError
-from musclekit.image import Contrast, Image
-from musclekit.labels import label_mapping, label_set
+from musclekit.image import Contrast, Grid, Image
+from musclekit.labels import Side, label_mapping, label_set
 from musclekit.neural.cards import SegmenterCard
 from musclekit.neural.checkpoint import read_card
 from musclekit.neural.windows import CT_WINDOW, MR_WINDOW
 from musclekit.phantom import make_case
 from musclekit.segmenters.thigh import ThighSegmenter
+from musclekit.segmenters.thigh_side import guessed_side
 from musclekit.segmenters.thigh_trust import CONTEXT, ThighTrust
 from tests.tiny_segmenter import tiny_segmenter
 
@@ -104,18 +107,51 @@ def test_a_set_that_is_not_led_to_is_refused(folder: Path, both: Image) -> None:
 
 
 def test_the_side_of_a_single_leg_is_the_one_that_looks_right(folder: Path) -> None:
-    # A crop round one leg: nothing of the other one is in view.
-    image = make_case(3, contrasts=(Contrast.CT,), shape=(4, 96, 96), legs="right").image
+    # A crop round one leg: nothing of the other one is in view, and nobody knows where it lay.
+    leg = make_case(3, contrasts=(Contrast.CT,), shape=(4, 96, 96), legs="right").image
+    image = replace(leg, grid=Grid.from_spacing(leg.grid.shape, leg.grid.spacing))
     unknown = method(folder).assess(image)
     assert any("does not tell the side of the leg" in note for note in unknown.notes)
     side = "left" if (unknown.labels.voxels % 2 == 1).any() else "right"
     told = method(folder, side=side).assess(image)
     assert np.array_equal(told.labels.voxels, unknown.labels.voxels)
     assert not any("does not tell" in note for note in told.notes)
+    assert unknown.sides == (side,)
     # Mirrored, it is the other one.
     mirrored = method(folder).assess(image.with_voxels(image.voxels[:, :, ::-1]))
     other = "left" if (mirrored.labels.voxels % 2 == 1).any() else "right"
     assert {side, other} == {"left", "right"}
+
+
+def test_a_single_leg_is_that_of_the_side_on_which_it_lay(folder: Path) -> None:
+    image = make_case(3, contrasts=(Contrast.CT,), shape=(4, 96, 96), legs="right").image
+    found = method(folder).assess(image)
+    assert found.sides == ("right",)
+    assert any("it lay on the right" in note for note in found.notes)
+    affine = image.grid.affine.copy()
+    affine[0, 3] -= 2 * image.grid.world((0, 48, 48))[0]
+    moved = method(folder).assess(replace(image, grid=Grid(image.grid.shape, affine)))
+    assert moved.sides == ("left",)
+    assert any("it lay on the left" in note for note in moved.notes)
+
+
+@pytest.mark.parametrize(
+    ("leaning", "placed", "side", "note"),
+    [
+        (0.05, None, "right", "looks like a right one$"),
+        (-0.05, None, "left", "looks like a left one$"),
+        (-0.01, None, "left", r"looks like a left one, but not by much: say which it is \(side\)"),
+        (0.01, "right", "right", "it lay on the right and looks like a right one"),
+        (-0.03, "right", "right", "it lay on the right, but looks like a left one, and is taken for a right one: say"),
+        (-0.13, "right", "left", "it lay on the right, but looks like a left one, and is taken for a left one: say"),
+    ],
+)
+def test_where_a_leg_lay_goes_before_what_it_looks_like(
+    leaning: float, placed: Side | None, side: Side, note: str
+) -> None:
+    guess = guessed_side(leaning, placed)
+    assert guess.side == side
+    assert re.search(note, guess.note)
 
 
 def test_other_networks_are_refused(folder: Path, both: Image, tmp_path: Path) -> None:
