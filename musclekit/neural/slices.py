@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import TypeVar, cast
 
 import cv2
 import numpy as np
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Slices = NDArray[np.float32]
+T = TypeVar("T", bound=np.generic)
 
 #: Air in the network's range.
 AIR = np.float32(-1)
@@ -397,7 +398,9 @@ def augment(batch: Slices, rng: np.random.Generator) -> Slices:
     return result
 
 
-def unpaired(source: Slices, target: Slices, batch: int, rng: np.random.Generator) -> Iterator[tuple[Slices, Slices]]:
+def unpaired(
+    source: NDArray[T], target: NDArray[T], batch: int, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[T], NDArray[T]]]:
     """Draw the batches of one epoch.
 
     An epoch shows each slice of the larger domain once, in random order; beside each stands one of the other domain,
@@ -405,8 +408,8 @@ def unpaired(source: Slices, target: Slices, batch: int, rng: np.random.Generato
 
     Parameters
     ----------
-    source, target : ndarray of float32, shape (n, ...)
-        Slices of the two domains.
+    source, target : ndarray, shape (n, ...)
+        Slices of the two domains, or their numbers.
     batch : int
         Slices of each domain in a batch; the last batch may hold fewer.
     rng : numpy.random.Generator

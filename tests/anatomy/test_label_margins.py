@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
@@ -28,6 +28,7 @@ def test_each_step_is_a_full_square(steps: int, pixels: int) -> None:
 
 
 @given(voxels=PLANES, room=ROOMS, first=st.integers(0, 4), second=st.integers(0, 4))
+@settings(deadline=None)
 def test_labels_grow_into_the_room_and_nowhere_else(
     voxels: np.ndarray, room: np.ndarray, first: int, second: int
 ) -> None:

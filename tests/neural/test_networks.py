@@ -26,6 +26,7 @@ def noise(*shape: int) -> torch.Tensor:
 def test_the_networks_of_the_papers_have_the_papers_parameters() -> None:
     assert count(networks.build("resnet-generator")) == 11_365_633
     assert count(networks.build("patch-discriminator")) == 2_762_689
+    assert count(networks.build("entropy-discriminator", in_channels=5)) == 2_766_785
 
 
 def test_both_ways_up_have_as_many_weights() -> None:
@@ -101,6 +102,13 @@ def test_the_smallest_image_of_a_discriminator_gives_one_logit_and_a_smaller_one
         discriminator(noise(1, 1, least - 1, least))
 
 
+def test_the_discriminator_of_entropy_halves_five_times() -> None:
+    discriminator = networks.build("entropy-discriminator", in_channels=3, width=2)
+    assert discriminator(noise(1, 3, 256, 64)).shape == (1, 1, 8, 2)
+    with pytest.raises(GeometryError, match=r"maps of 31 x 32 pixels are too small .* at least 32 rows and columns"):
+        discriminator(noise(1, 3, 31, 32))
+
+
 @pytest.mark.parametrize("name", ["resnet-generator", "patch-discriminator"])
 def test_bfloat16_and_channels_last_give_what_float32_gives(name: str) -> None:
     network = networks.build(name, width=4)
@@ -151,9 +159,12 @@ def test_first_weights_follow_from_the_seed_and_from_nothing_else() -> None:
 
 
 def test_names_are_those_that_can_be_built() -> None:
-    assert networks.names() == ("resnet-generator", "patch-discriminator", *networks.segmenters())
+    assert networks.names() == (
+        "resnet-generator", "patch-discriminator", "entropy-discriminator", *networks.segmenters(),
+    )  # fmt: skip
     for name in networks.names():
-        assert isinstance(networks.build(name, width=2), nn.Module)
+        needed = {"in_channels": 5} if name == "entropy-discriminator" else {}
+        assert isinstance(networks.build(name, width=2, **needed), nn.Module)
 
 
 def test_an_unknown_network_is_refused_with_those_there_are() -> None:

@@ -13,6 +13,7 @@ from musclekit.errors import ParameterError, unknown_name
 from musclekit.neural.networks.bayesian_unet import BayesianUNet
 from musclekit.neural.networks.dense_unet import DenseUNet
 from musclekit.neural.networks.dropout import MonteCarloDropout, can_be_sampled, sampled
+from musclekit.neural.networks.entropy_discriminator import EntropyDiscriminator
 from musclekit.neural.networks.fcn import FCN8s
 from musclekit.neural.networks.first_weights import initialise
 from musclekit.neural.networks.manet import MANet
@@ -27,6 +28,7 @@ from musclekit.neural.networks.unet256 import UNet256
 __all__ = [
     "BayesianUNet",
     "DenseUNet",
+    "EntropyDiscriminator",
     "FCN8s",
     "MANet",
     "MonteCarloDropout",
@@ -62,7 +64,12 @@ _SEGMENTERS: Mapping[str, type[nn.Module]] = MappingProxyType(
     }
 )
 _NETWORKS: Mapping[str, type[nn.Module]] = MappingProxyType(
-    {"resnet-generator": ResNetGenerator, "patch-discriminator": PatchDiscriminator, **_SEGMENTERS}
+    {
+        "resnet-generator": ResNetGenerator,
+        "patch-discriminator": PatchDiscriminator,
+        "entropy-discriminator": EntropyDiscriminator,
+        **_SEGMENTERS,
+    }
 )
 
 
