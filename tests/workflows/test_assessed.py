@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from musclekit.errors import LabelError
-from musclekit.image import Assessment, Contrast, LabelMap
+from musclekit.image import Assessment, Contrast, Grid, LabelMap
 from musclekit.io import read_labels, write_image
 from musclekit.labels import label_set
 from musclekit.neural.cards import SegmenterCard
@@ -84,8 +85,9 @@ def test_a_structure_that_reaches_a_slice_without_a_thigh_is_cut() -> None:
 
 @pytest.mark.parametrize("label_set_name", [None, "thigh-11"])
 def test_the_leg_that_was_seen_is_the_one_in_the_tables(tmp_path: Path, label_set_name: str | None) -> None:
-    # Nothing tells its side but what it looks like.
-    image = make_case(3, contrasts=(Contrast.CT,), shape=(16, 96, 96), legs="right").image
+    # Nothing tells its side but what it looks like: the file knows of no position.
+    leg = make_case(3, contrasts=(Contrast.CT,), shape=(16, 96, 96), legs="right").image
+    image = replace(leg, grid=Grid.from_spacing(leg.grid.shape, leg.grid.spacing))
     write_image(image, tmp_path / "leg.nii.gz")
     method = tiny_thigh(tmp_path / "tiny.pt", accepts=True)
     batch = segment_scans(
