@@ -24,6 +24,7 @@ STUDY = ROOT / "docs" / "search.md"
 TRAINING = ROOT / "docs" / "train.md"
 SEGMENTERS = ROOT / "docs" / "segmenters.md"
 THIGH = ROOT / "docs" / "thigh.md"
+ADAPTATION = ROOT / "docs" / "adapt.md"
 
 #: Language of a block to the ending that ``musclekit validate`` goes by.
 ENDINGS = {"toml": ".toml", "csv": ".csv", "json": ".json"}
@@ -114,6 +115,20 @@ SMALLER_SEGMENTER = {
 }
 
 
+#: The same of the page on adaptation.
+SMALLER_ADAPTATION = {
+    "--subjects 6": "--subjects 2",
+    "--slices 8": "--slices 2 --size 64",
+    "spacing_mm = 2.0, size = 96": "spacing_mm = 6, size = 32",
+    "generator = { width = 16, blocks = 4 }": "generator = { width = 4, blocks = 1 }",
+    "discriminator = { width = 16": "discriminator = { width = 4",
+    'name = "unet-2d", width = 16': 'name = "unet-2d", width = 4',
+    "constant = 10, decay = 10": "constant = 1, decay = 1",
+    "most_removed = 0.3": "most_removed = 1.0",
+    "epochs = 5": "epochs = 1",
+}
+
+
 def _run_smaller(page: Path, smaller: dict[str, str], folder: Path) -> set[str]:
     """Run the commands of a page on the first plan in it, and return the names of the files that it tells of."""
     text = "\n".join(content for language, content in blocks(page) if language in ("sh", "toml"))
@@ -124,7 +139,7 @@ def _run_smaller(page: Path, smaller: dict[str, str], folder: Path) -> set[str]:
     commands = [words[1:] for line in lines if (words := shlex.split(_smaller(line, smaller), comments=True))]
     assert len(commands) >= 5
     for words in commands:
-        result = CliRunner().invoke(app, [*words, "--jobs", "1"] if words[0] == "train" else words)
+        result = CliRunner().invoke(app, [*words, "--jobs", "1"] if words[0] in ("train", "adapt") else words)
         assert result.exit_code == 0, (words, result.stderr)
     named = re.findall(r"^\| `([\w./`, ]+)` \|", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {name.strip("` ") for cell in named for name in cell.split(",")}
@@ -146,6 +161,15 @@ def test_the_segmenter_is_trained_as_it_stands_but_smaller(tmp_path: Path, monke
     assert list((tmp_path / "told").rglob("*_variance.nii.gz"))
     calibration = json.loads((tmp_path / "runs" / "folds" / "calibration.json").read_text(encoding="utf-8"))
     assert calibration["n_samples"] == 20
+
+
+def test_the_adaptation_runs_as_it_stands_but_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = {name.rstrip("/") for name in _run_smaller(ADAPTATION, SMALLER_ADAPTATION, tmp_path)}
+    made = {path.name for path in (tmp_path / "runs" / "mr2ct").iterdir()}
+    assert made - {"run.json", "report.json"} == {name for name in named if name in made}
+    assert {"images", "joint", "judged", "tuned", "report.html"} <= made
+    assert list((tmp_path / "out").rglob("*_dseg.nii.gz"))
 
 
 def _smaller(text: str, smaller: dict[str, str]) -> str:

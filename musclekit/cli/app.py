@@ -209,6 +209,7 @@ app.command()(studies.summarise)
 app.command()(studies.agree)
 app.command()(studies.search)
 app.command()(training.train)
+app.command()(training.adapt)
 
 
 @app.command()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from musclekit.report import Failure
     from musclekit.workflows import (
+        AdaptOutcome,
         AgreementResult,
         BatchOutcome,
         ComparisonResult,
@@ -242,6 +243,19 @@ def _show_frame(frame: pd.DataFrame) -> None:
         cells = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row)
         table.add_row(*map(escape, cells))
     _show(table)
+
+
+def print_adaptation(outcome: AdaptOutcome, *, as_json: bool) -> None:
+    """Print how far each stage is, and where the segmenter lies."""
+    _print_notes(outcome.warnings, ())
+    if as_json:
+        _print_json(outcome.as_dict())
+        return
+    for stage, state in outcome.stages.items():
+        typer.echo(f"{stage}: {state}")
+    if outcome.segmenter is not None:
+        typer.echo(f"segmenter: {outcome.segmenter}")
+    typer.echo(f"report: {outcome.report}")
 
 
 def print_methods(*, as_json: bool) -> None:

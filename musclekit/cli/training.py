@@ -1,7 +1,8 @@
-"""The command that trains."""
+"""The commands that train."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,16 @@ from musclekit.cli.guard import SOME_FAILED, guarded
 from musclekit.cli.options import AsJson, LabelSetName, Out, Quiet
 from musclekit.errors import ParameterError
 
-__all__ = ["train"]
+__all__ = ["adapt", "train"]
+
+
+class StageChoice(StrEnum):
+    """What ``--stage`` takes."""
+
+    IMAGES = "images"
+    JOINT = "joint"
+    JUDGE = "judge"
+    TUNE = "tune"
 
 
 @guarded
@@ -85,3 +95,45 @@ def train(
             raise typer.Exit(SOME_FAILED)
     elif speaks:
         print_training(outcome, as_json=as_json)
+
+
+@guarded
+def adapt(
+    plan: Annotated[Path, typer.Argument(help="Plan (TOML): which labelled scans, which scans to adapt to, how.")],
+    out: Out,
+    cases: Annotated[
+        Path | None, typer.Option("--cases", help="Manifest of the scans, if not that of the plan.")
+    ] = None,
+    stage: Annotated[
+        StageChoice | None,
+        typer.Option("--stage", help="The only stage to run; all that are not done, one after the other, if left out."),
+    ] = None,
+    label_set: LabelSetName = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, mps; see `musclekit info`.")] = "cpu",
+    until: Annotated[
+        int | None, typer.Option("--until", min=1, help="Epoch to stop after for now; the same command goes on.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Processors to work with; all of them if left out.")
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """From labelled MR and unlabelled CT to a CT segmenter, stage by stage; resumes where it was stopped."""
+    from musclekit.cli.output import print_adaptation
+    from musclekit.cli.progress import progress_bar
+    from musclekit.workflows import adapt_segmenter
+
+    with progress_bar("adapting", quiet=quiet) as progress:
+        outcome = adapt_segmenter(
+            plan,
+            cases,
+            out,
+            label_set_name=label_set,
+            stage=None if stage is None else stage.value,
+            device=device,
+            jobs=jobs,
+            until=until,
+            progress=progress,
+        )
+    print_adaptation(outcome, as_json=as_json)

@@ -7,6 +7,7 @@ from musclekit.report.data import plain, report_data
 from musclekit.report.drawing import Figure
 from musclekit.report.figures import csa_profile, fat_fraction_bars, hu_histogram, scan_figures
 from musclekit.report.html import Failure, Picture, Report, ScanSection, Table, render_report, write_report
+from musclekit.report.leg_sheet import LegColumn, leg_sheet
 from musclekit.report.loss_figures import loss_curves
 from musclekit.report.montage import Panel, choose_slices, draw_slices, grey_window, montage
 from musclekit.report.score_figures import bland_altman, boxplot, differences, not_drawn, score_strips, sensitivity_map
@@ -16,6 +17,7 @@ from musclekit.report.trust_figures import reliability, variance_against_dice, v
 __all__ = [
     "Failure",
     "Figure",
+    "LegColumn",
     "Panel",
     "Picture",
     "Report",
@@ -31,6 +33,7 @@ __all__ = [
     "fat_fraction_bars",
     "grey_window",
     "hu_histogram",
+    "leg_sheet",
     "loss_curves",
     "montage",
     "not_drawn",

@@ -1,5 +1,6 @@
 """One plain function per command, for a notebook as well as for the shell."""
 
+from musclekit.workflows.adapt import AdaptOutcome, adapt_segmenter
 from musclekit.workflows.agree import AgreementResult, agree_on_volumes
 from musclekit.workflows.cases import ManifestCases, open_cases
 from musclekit.workflows.compare import ComparisonResult, compare_scores
@@ -18,6 +19,7 @@ from musclekit.workflows.translate import compose_translator, translate_scans
 from musclekit.workflows.validate import validate_file
 
 __all__ = [
+    "AdaptOutcome",
     "AgreementResult",
     "BatchOutcome",
     "ComparisonResult",
@@ -30,6 +32,7 @@ __all__ = [
     "SegmenterOutcome",
     "SummaryResult",
     "TrainOutcome",
+    "adapt_segmenter",
     "agree_on_volumes",
     "collect_info",
     "compare_scores",

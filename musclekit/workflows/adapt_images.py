@@ -19,9 +19,10 @@ from musclekit.labels import LabelSet, label_mapping
 from musclekit.segmenters.levelset import LevelSetSegmenter
 
 if TYPE_CHECKING:
-    from musclekit.neural.adaptation.plan import AdaptPlan
+    from musclekit.neural.adaptation.plan import AdaptPlan, Part
     from musclekit.neural.adaptation.slices import SourceSlices, TargetSlices
     from musclekit.neural.views import View
+    from musclekit.neural.windows import Scale
 
 __all__ = ["LegImages", "PreparedImages", "leg_images", "planes_named", "read_images", "write_images"]
 
@@ -47,6 +48,8 @@ class LegImages:
         Labels; 0 where there is none. All 0 of a scan without labels.
     body, room : ndarray of bool, shape (n, rows, columns)
         The leg, and its muscle compartment without bone.
+    scale : Scale
+        What -1 and 1 stand for.
     grown : float
         Share by which labels with a margin were grown.
     notes : tuple of str
@@ -61,6 +64,7 @@ class LegImages:
     classes: NDArray[np.uint8]
     body: NDArray[np.bool_]
     room: NDArray[np.bool_]
+    scale: Scale
     grown: float = 0.0
     notes: tuple[str, ...] = ()
 
@@ -77,7 +81,8 @@ class PreparedImages:
     Parameters
     ----------
     table : list of mapping of str to str
-        Of each image ``image``, ``case_id``, ``subject``, ``side``, ``slice``, ``labelled_px``, ``room_px``, ``grown``.
+        Of each image ``image``, ``case_id``, ``subject``, ``side``, ``slice``, ``labelled_px``, ``room_px``, ``grown``,
+        and the grey values ``low`` and ``high`` that -1 and 1 stand for.
     images, classes, body, room : ndarray
         As in `LegImages`, one leg after the other.
     """
@@ -97,6 +102,14 @@ class PreparedImages:
     def subjects(self) -> tuple[str, ...]:
         """The person in each."""
         return tuple(row["subject"] for row in self.table)
+
+    @property
+    def scale(self) -> Scale:
+        """Medians of what -1 and 1 stand for."""
+        from musclekit.neural.windows import Scale
+
+        low, high = (float(np.median([float(row[end]) for row in self.table])) for end in ("low", "high"))
+        return Scale(low, high)
 
     def as_source(self) -> SourceSlices:
         """Return them as labelled images."""
@@ -141,7 +154,7 @@ def planes_named(rows: Sequence[ManifestRow], planes: int) -> NDArray[np.bool_]:
 
 
 def leg_images(
-    case: Case, rows: Sequence[ManifestRow], plan: AdaptPlan, *, labelled: bool, with_room: bool
+    case: Case, rows: Sequence[ManifestRow], plan: AdaptPlan, part: Part, *, labelled: bool, with_room: bool
 ) -> Iterator[LegImages]:
     """Cut the images of one case.
 
@@ -152,7 +165,9 @@ def leg_images(
     rows : sequence of ManifestRow
         Of the case: their columns ``margin_mm`` and ``slices``.
     plan : AdaptPlan
-        Which image, how large, in which window.
+        How large images are, and which labels they have.
+    part : Part
+        Which image of the case is meant, and in which window it is seen.
     labelled : bool
         Whether only slices that show a label are wanted.
     with_room : bool
@@ -170,18 +185,17 @@ def leg_images(
         that can be used; the message names the case.
     """
     try:
-        yield from _leg_images(case, rows, plan, labelled=labelled, with_room=with_room)
+        yield from _leg_images(case, rows, plan, part, labelled=labelled, with_room=with_room)
     except MusclekitError as problem:
         told = str(problem) if f"case '{case.id}'" in str(problem) else f"case '{case.id}': {problem}"
         raise type(problem)(told) from problem
 
 
 def _leg_images(
-    case: Case, rows: Sequence[ManifestRow], plan: AdaptPlan, *, labelled: bool, with_room: bool
+    case: Case, rows: Sequence[ManifestRow], plan: AdaptPlan, part: Part, *, labelled: bool, with_room: bool
 ) -> Iterator[LegImages]:
     from musclekit.neural.views import unit_image, views_of
 
-    part = plan.source if labelled and plan.source.contrast in case.images else plan.target
     image = case.image_of(part.contrast)
     if labelled and case.reference is None:
         raise InputError(f"case '{case.id}' has no labels")
@@ -196,6 +210,7 @@ def _leg_images(
             yield _nothing(
                 case,
                 view,
+                scale,
                 f"the {view.side or 'single'} thigh is left out, being larger than the window: it needs {down} x "
                 f"{across} pixels of {plan.view.spacing_mm:g} mm, the images have {plan.view.size[0]} x "
                 f"{plan.view.size[1]} (size, in the plan's view)",
@@ -212,20 +227,20 @@ def _leg_images(
             shown &= classes.any(axis=(1, 2))
         kept = np.flatnonzero(shown)
         if not len(kept):
-            yield _nothing(case, view, f"no slice of the {view.side or 'single'} thigh shows what is asked for")
+            yield _nothing(case, view, scale, f"no slice of the {view.side or 'single'} thigh shows what is asked for")
             continue
         unit = unit_image(image, view, scale)
         yield LegImages(
             case.id, case.subject, view.side or "unknown", tuple(int(at[z]) for z in kept),
-            unit[kept].astype(np.float16), classes[kept], inside[kept], free[kept], grown, view.warnings,
+            unit[kept].astype(np.float16), classes[kept], inside[kept], free[kept], scale, grown, view.warnings,
         )  # fmt: skip
 
 
-def _nothing(case: Case, view: View, why: str) -> LegImages:
+def _nothing(case: Case, view: View, scale: Scale, why: str) -> LegImages:
     """Return the images of a leg of which there is none, and why."""
     none = np.zeros((0, 1, 1))
     shape = (none.astype(np.float16), none.astype(np.uint8), none.astype(bool), none.astype(bool))
-    return LegImages(case.id, case.subject, view.side or "unknown", (), *shape, notes=(*view.warnings, why))
+    return LegImages(case.id, case.subject, view.side or "unknown", (), *shape, scale, notes=(*view.warnings, why))
 
 
 def _planes_of(view: View) -> NDArray[np.intp]:
@@ -299,11 +314,14 @@ def write_images(legs: Sequence[LegImages], out: Path, name: str) -> None:
             np.save(stream, array, allow_pickle=False)
     with replacing(out / f"{name}.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
-        table.writerow(["image", "case_id", "subject", "side", "slice", "labelled_px", "room_px", "grown"])
+        table.writerow(
+            ["image", "case_id", "subject", "side", "slice", "labelled_px", "room_px", "grown", "low", "high"]
+        )
         for leg in legs:
             for n, (image, plane) in enumerate(zip(leg.ids, leg.planes, strict=True)):
                 counts = [int(np.count_nonzero(part[n])) for part in (leg.classes, leg.room)]
-                table.writerow([image, leg.case_id, leg.subject, leg.side, plane, *counts, round(leg.grown, 4)])
+                ends = [f"{value:.6g}" for value in (leg.scale.low, leg.scale.high)]
+                table.writerow([image, leg.case_id, leg.subject, leg.side, plane, *counts, round(leg.grown, 4), *ends])
 
 
 def read_images(out: Path, name: str) -> PreparedImages:

@@ -24,8 +24,8 @@ def validate_file(path: Path) -> dict[str, Any]:
     ----------
     path : Path
         A CSV file is a score table if it has the columns ``metric`` and ``value``, else a manifest; a TOML file is a
-        plan, of a training if it says ``kind = "train"``, else of a search; a JSON file is a calibration of the Dice or
-        the data of a report.
+        plan, of a training or an adaptation if it says ``kind = "train"`` or ``"adapt"``, else of a search; a JSON
+        file is a calibration of the Dice or the data of a report.
 
     Returns
     -------
@@ -81,6 +81,8 @@ def _validate_csv(path: Path) -> dict[str, Any]:
 
 def _validate_plan(path: Path) -> dict[str, Any]:
     data = read_toml(path)
+    if data.get("kind") == "adapt":
+        return _validate_adaptation(path)
     if data.get("kind") == "train":
         return _validate_segmenter_training(path) if data.get("task") == "segment" else _validate_training(path)
     plan = read_plan(path)
@@ -104,6 +106,20 @@ def _validate_training(path: Path) -> dict[str, Any]:
         "generator": plan.generator["name"],
         "loss": ", ".join(f"{name} {weight:g}" for name, weight in plan.loss.weights.items()),
         "epochs": plan.schedule.epochs,
+    }
+
+
+def _validate_adaptation(path: Path) -> dict[str, Any]:
+    from musclekit.neural.adaptation.plan import read_adapt_plan  # torch takes seconds
+
+    plan = read_adapt_plan(path)
+    return {
+        "file": str(path),
+        "kind": "plan",
+        "adapts": f"{plan.labels.name} from {plan.source.contrast} to {plan.target.contrast}",
+        "network": plan.segmenter["name"],
+        "loss": ", ".join(f"{name} {weight:g}" for name, weight in plan.loss.weights.items()),
+        "epochs": f"{0 if plan.start else plan.schedule.epochs} and {plan.tune.epochs}",
     }
 
 

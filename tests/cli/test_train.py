@@ -23,6 +23,20 @@ discriminator = { width = 8, layers = 2 }
 schedule = { constant = 2, decay = 0 }
 """
 
+ADAPTATION = """
+kind = "adapt"
+labels = "thigh-4"
+source = { contrast = "water" }
+target = { contrast = "ct" }
+view = { spacing_mm = 6, size = 32 }
+generator = { width = 4, blocks = 1 }
+discriminator = { width = 4, layers = 2 }
+segmenter = { name = "unet-2d", width = 4, levels = 3, norm = "instance" }
+schedule = { constant = 1, decay = 1 }
+tune = { epochs = 1 }
+pseudo = { most_removed = 1.0 }
+"""
+
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
@@ -53,6 +67,28 @@ def test_a_refusal_is_one_line(command: Command, plan: Path) -> None:
     done = command("train", plan, "--cases", "cases/manifest.csv", "-o", "runs", "--device", "cuda:7")
     assert done.returncode == 2
     assert "error: device 'cuda:7' is not here; there is: cpu" in done.stderr
+
+
+def test_an_adaptation_says_how_far_each_stage_is(command: Command, tmp_path: Path) -> None:
+    write_phantoms(tmp_path / "cases", subjects=2, modalities=("dixon", "ct"), slices=2, size=64, seed=3)
+    (tmp_path / "plan.toml").write_text(ADAPTATION, encoding="utf-8")
+    arguments = ("adapt", "plan.toml", "--cases", "cases/manifest.csv", "-o", "run", "--jobs", 1)
+    done = command(*arguments, "--until", 1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "images: done",
+        "joint: 1 of 2 epochs",
+        "judge: not done",
+        "tune: 0 of 1 epochs",
+        "segmenter: run/joint/segmenter.pt",
+        "report: run/report.html",
+    ]
+    assert "adapting" in done.stderr
+    done = command(*arguments, "--stage", "tune")
+    assert done.returncode == 2
+    assert "error: stage 'tune' stands on stage 'judge': run that first" in done.stderr
+    done = command(*arguments, "--json", "--quiet")
+    assert json.loads(done.stdout)["stages"]["tune"] == "1 of 1 epochs"
 
 
 @pytest.mark.slow

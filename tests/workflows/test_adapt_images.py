@@ -39,7 +39,8 @@ def ct() -> Case:
 def of(
     case: Case, *, labelled: bool = True, room: bool = False, plan: AdaptPlan = PLAN, **extra: str
 ) -> list[LegImages]:
-    return list(leg_images(case, row(case, **extra), plan, labelled=labelled, with_room=room))
+    part = plan.source if labelled else plan.target
+    return list(leg_images(case, row(case, **extra), plan, part, labelled=labelled, with_room=room))
 
 
 def test_each_leg_is_an_image_that_looks_like_a_right_one(mr: Case) -> None:

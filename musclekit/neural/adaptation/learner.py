@@ -210,9 +210,9 @@ def learn(
             row = _epoch(learner, draw, learnt, epochs, rng, out, progress)
             if score is not None:
                 learner.segmenter.eval()
-                row["score"] = score(learner.segmenter)
+                row["validation_dice"] = score(learner.segmenter)
                 learner.segmenter.train()
-                if row["score"] > max((earlier["score"] for earlier in learnt.rows), default=-1):
+                if row["validation_dice"] > max((earlier["validation_dice"] for earlier in learnt.rows), default=-1):
                     learnt.best_epoch = learnt.epochs_done + 1
                     learnt.best = {name: value.clone() for name, value in learner.segmenter.state_dict().items()}
             learnt.rows.append(row)

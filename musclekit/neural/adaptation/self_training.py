@@ -99,7 +99,13 @@ class EasyHardDraw:
     def __post_init__(self) -> None:
         for name, images in (("easy", self.easy), ("hard", self.hard)):
             if not len(images):
-                raise InputError(f"there is no {name} image: more images of the target are needed, or another share")
+                why = {
+                    "easy": "the segmenter's labels lie outside the muscle compartment, or there are too few images: "
+                    "look at the judgement; stage 1 may have learnt nothing yet",
+                    "hard": "nothing is left to be made sure of: more images of the target are needed, or a smaller "
+                    "easy_share",
+                }
+                raise InputError(f"there is no {name} image: {why[name]}")
 
     @property
     def steps(self) -> int:

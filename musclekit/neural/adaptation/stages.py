@@ -210,7 +210,9 @@ def judge(
     demoted = np.zeros(len(found), dtype=bool)
     if plan.pseudo.clean:
         found = np.stack([one.classes for one in cleaned])
-        demoted = ranking.easy & np.array([one.is_doubtful(plan.pseudo.most_removed) for one in cleaned])
+        doubtful = np.array([one.is_doubtful(plan.pseudo.most_removed) for one in cleaned])
+        # Where no compartment was found nothing says what of the labels may stay.
+        demoted = ranking.easy & (doubtful | ~np.asarray(room).any(axis=(1, 2)))
     return Judged(ranking, found, cleaned, demoted)
 
 
@@ -219,7 +221,8 @@ def tune(
     network: nn.Module,
     before: SegmenterCard,
     target: TargetSlices,
-    judged: Judged,
+    classes: NDArray[np.uint8],
+    easy: NDArray[np.bool_],
     out: Path,
     *,
     validation: SourceSlices | None = None,
@@ -240,8 +243,10 @@ def tune(
         Of it.
     target : TargetSlices
         The images.
-    judged : Judged
-        What it made of them.
+    classes : ndarray of uint8, shape (n, rows, columns)
+        What it made of them (`Judged.classes`).
+    easy : ndarray of bool, shape (n,)
+        Which of them are learnt from with these labels (`Judged.easy`); it is made sure of the others.
     out : Path
         Folder of ``segmenter.pt`` and of what `learn` writes.
     validation, device, threads, until, progress
@@ -259,10 +264,8 @@ def tune(
         seed=plan.seed,
         device=resolve_device(device),
     )
-    easy = judged.easy
-    draw = EasyHardDraw(
-        np.asarray(target.images)[easy], judged.classes[easy], np.asarray(target.images)[~easy], plan.tune.batch
-    )
+    images = np.asarray(target.images)
+    draw = EasyHardDraw(images[easy], np.asarray(classes)[easy], images[~easy], plan.tune.batch)
 
     def publish(learnt: Learnt) -> None:
         people = (*before.training_subjects, *target.subjects)
@@ -270,12 +273,15 @@ def tune(
         card = segmenter_card(plan, learnt, people, target, validation, "tuned", start)
         save_checkpoint(out / NETWORK, learnt.best or learner.segmenter, card)
 
-    images = _hash(target.images, judged.classes, easy)
     return learn(
         learner,
         draw,
         out,
-        identity={"plan": _of_stage(plan, "tuned"), "images": images, "start": before.weights_sha256},
+        identity={
+            "plan": _of_stage(plan, "tuned"),
+            "images": _hash(images, classes, easy),
+            "start": before.weights_sha256,
+        },
         epochs=plan.tune.epochs,
         seed=plan.seed + 1,
         score=None if validation is None else lambda one: segmenter_score(one, validation, plan),
@@ -315,6 +321,8 @@ def segmenter_card(
     start: Mapping[str, str],
 ) -> SegmenterCard:
     """Return the card of the segmenter of a stage."""
+    best = learnt.rows[learnt.best_epoch - 1] if learnt.best_epoch else {}
+    scores = {name: best[name] for name in ("validation_dice",) if name in best}
     loss = {**plan.loss.weights} if stage == "joint" else {"segmentation": 1.0, "adversarial": plan.tune.adversarial}
     schedule = asdict(plan.schedule) if stage == "joint" else {**asdict(plan.tune), "classes": None}
     return SegmenterCard(
@@ -338,7 +346,7 @@ def segmenter_card(
         data=plan.data,
         licence=plan.licence,
         deciles={plan.target.contrast: _deciles(target.images, target.subjects)},
-        scores={} if not learnt.best_epoch else {"validation_dice": learnt.rows[learnt.best_epoch - 1]["score"]},
+        scores=scores,
     )
 
 

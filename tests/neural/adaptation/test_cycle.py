@@ -98,7 +98,7 @@ def test_the_best_epoch_is_kept_where_something_is_scored(tmp_path: Path) -> Non
     scores = iter([0.2, 0.5, 0.4])
     found = trained(tmp_path, score=lambda network: next(scores))
     assert found.best_epoch == 2
-    assert [row["score"] for row in found.rows] == [0.2, 0.5, 0.4]
+    assert [row["validation_dice"] for row in found.rows] == [0.2, 0.5, 0.4]
     assert found.best
 
 

@@ -114,7 +114,7 @@ def test_it_is_gone_on_with_as_if_never_stopped(tmp_path: Path) -> None:
 
 def test_what_cannot_be_tuned_is_refused() -> None:
     nothing = np.zeros((0, SIZE, SIZE), np.float16)
-    with pytest.raises(InputError, match="there is no hard image: more images of the target"):
+    with pytest.raises(InputError, match="there is no hard image: nothing is left"):
         EasyHardDraw(EASY.images, EASY.classes, nothing, 2)
     with pytest.raises(ParameterError, match="epochs"):
         TuneSchedule(epochs=0)

@@ -96,13 +96,13 @@ def test_stage_two_goes_on_from_stage_one_and_keeps_the_best(joint: Path, tmp_pa
     judged = judge(replace(PLAN, pseudo=Pseudo(clean=False)), network, TARGET, BODY, BODY)
     images = source(4, 9)
     validation = SourceSlices(images.images, images.classes, ("v",) * 4)
-    learnt = tune(PLAN, network, card, TARGET, judged, tmp_path, validation=validation, threads=1)
+    learnt = tune(PLAN, network, card, TARGET, judged.classes, judged.easy, tmp_path, validation=validation, threads=1)
     kept, after = load_checkpoint(tmp_path / NETWORK, SegmenterCard)
     assert after.start == {"name": card.name, "weights_sha256": card.weights_sha256}
     assert after.schedule["stage"] == "tuned"
     assert after.validation_subjects == ("v",)
     assert set(card.training_subjects) <= set(after.training_subjects)
-    scores = [row["score"] for row in learnt.rows]
+    scores = [row["validation_dice"] for row in learnt.rows]
     assert learnt.best_epoch == 1 + int(np.argmax(scores))
     assert segmenter_score(kept, validation, PLAN) == pytest.approx(max(scores), abs=1e-6)
     assert after.scores["validation_dice"] == pytest.approx(max(scores))
@@ -113,7 +113,7 @@ def test_without_hard_images_there_is_no_second_stage(joint: Path, tmp_path: Pat
     plan = replace(PLAN, pseudo=Pseudo(easy_share=1.0, clean=False))
     judged = judge(plan, network, TARGET, BODY, BODY)
     with pytest.raises(InputError, match="there is no hard image"):
-        tune(plan, network, card, TARGET, judged, tmp_path)
+        tune(plan, network, card, TARGET, judged.classes, judged.easy, tmp_path)
 
 
 def test_a_score_is_the_mean_over_images_and_labels(joint: Path) -> None:
