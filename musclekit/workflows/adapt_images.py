@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from musclekit.anatomy import body_mask, grown_labels
+from musclekit.anatomy import body_mask, grown_labels, side_by_position
 from musclekit.errors import FormatError, InputError, MusclekitError
 from musclekit.image import Case, Image, LabelMap
 from musclekit.io import ManifestRow, replacing
@@ -204,7 +204,13 @@ def _leg_images(
     body = body_mask(image)
     scale = part.scaling.scale_of(image, body)
     room = _room(image) if with_room or margin else np.zeros(image.grid.shape, dtype=bool)
-    for view in views_of(image, plan.view, body=body, side=case.side):
+    views = views_of(image, plan.view, body=body, side=case.side)
+    placed = side_by_position(image.grid, views[0].mask) if views[0].side is None else None
+    guess: tuple[str, ...] = ()
+    if placed is not None:
+        views = views_of(image, plan.view, body=body, side=placed)
+        guess = (f"taken for a {placed} leg by where it lay in the scanner; the manifest's column side goes before",)
+    for view in views:
         down, across = view.frame.target.shape[1:]
         if (down, across) != plan.view.size:
             yield _nothing(
@@ -231,9 +237,18 @@ def _leg_images(
             continue
         unit = unit_image(image, view, scale)
         yield LegImages(
-            case.id, case.subject, view.side or "unknown", tuple(int(at[z]) for z in kept),
-            unit[kept].astype(np.float16), classes[kept], inside[kept], free[kept], scale, grown, view.warnings,
-        )  # fmt: skip
+            case.id,
+            case.subject,
+            view.side or "unknown",
+            tuple(int(at[z]) for z in kept),
+            unit[kept].astype(np.float16),
+            classes[kept],
+            inside[kept],
+            free[kept],
+            scale,
+            grown,
+            (*guess, *view.warnings),
+        )
 
 
 def _nothing(case: Case, view: View, scale: Scale, why: str) -> LegImages:

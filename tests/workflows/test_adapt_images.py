@@ -111,6 +111,15 @@ def test_a_manifest_may_name_slices(mr: Case) -> None:
             of(mr, slices=text)
 
 
+def test_a_single_leg_is_mirrored_by_where_it_lay() -> None:
+    case = make_case(3, contrasts=(Contrast.WATER,), shape=(3, 120, 110), legs="left")
+    (leg,) = of(replace(case, side=None))
+    assert leg.side == "left"
+    assert any("taken for a left leg by where it lay in the scanner" in note for note in leg.notes)
+    across = [np.argwhere(leg.classes == FOUR.ids_of(name)[0])[:, 2].mean() for name in FOUR.names]
+    assert across[FOUR.names.index("gracilis")] < across[FOUR.names.index("quadriceps femoris")]
+
+
 def test_what_does_not_fit_is_left_out_and_named(mr: Case) -> None:
     small = replace(PLAN, view=ViewSpec("leg", 2.0, (32, 32)))
     for leg in of(mr, plan=small):
