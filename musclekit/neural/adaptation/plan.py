@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -15,6 +15,7 @@ from musclekit.errors import ParameterError
 from musclekit.image import Contrast
 from musclekit.labels import LabelSet, label_set
 from musclekit.neural import networks
+from musclekit.neural.adaptation.contrastive import ContrastiveLoss
 from musclekit.neural.adaptation.cycle import SYNSEG_LOSS, JointLoss, JointSchedule
 from musclekit.neural.adaptation.pseudo_labels import EASY_SHARE, MOST_REMOVED
 from musclekit.neural.adaptation.self_training import TuneSchedule
@@ -34,7 +35,7 @@ CLASS_WEIGHTS: Mapping[str, tuple[float, ...]] = MappingProxyType({"thigh-4": (1
 #: How often labels that keep a margin are dilated (Yang et al.), by their group in ``thigh-4``.
 MARGIN_STEPS: Mapping[str, int] = MappingProxyType({"quadriceps femoris": 6, "hamstrings": 2})
 
-Method = Literal["joint", "synseg"]
+Method = Literal["joint", "synseg", "accseg"]
 Region = Literal["image", "body"]
 
 
@@ -105,14 +106,14 @@ class AdaptPlan:
         Labelled scans, and those that are to be segmented.
     labels : LabelSet
         What the segmenter is to give.
-    method : {"joint", "synseg"}
-        What stage 1 learns for: the loss of Yang et al., or that of SynSeg-Net.
+    method : {"joint", "synseg", "accseg"}
+        What stage 1 learns for: the loss of Yang et al., that of SynSeg-Net, or that of AccSeg-Net.
     view : ViewSpec
         Single legs; 256 x 256 pixels of 0.97 mm in the paper.
     generator, discriminator, segmenter : mapping
         ``name`` and parameters of the networks, their channels left out.
-    loss : JointLoss
-        Of stage 1.
+    loss : JointLoss or ContrastiveLoss
+        Of stage 1; the latter is that of AccSeg-Net.
     schedule : JointSchedule
         Of stage 1.
     pseudo : Pseudo
@@ -141,7 +142,7 @@ class AdaptPlan:
     generator: Mapping[str, Any] = field(default_factory=lambda: GENERATOR)
     discriminator: Mapping[str, Any] = field(default_factory=lambda: DISCRIMINATOR)
     segmenter: Mapping[str, Any] = field(default_factory=lambda: {"name": "unet-256"})
-    loss: JointLoss = field(default_factory=JointLoss)
+    loss: JointLoss | ContrastiveLoss = field(default_factory=JointLoss)
     schedule: JointSchedule = field(default_factory=JointSchedule)
     pseudo: Pseudo = field(default_factory=Pseudo)
     tune: TuneSchedule = field(default_factory=TuneSchedule)
@@ -167,7 +168,6 @@ class AdaptPlan:
             split = {} if one.split is None else {"split": one.split}
             return {"contrast": str(one.contrast), **split, "window": one.scaling.as_data()}
 
-        classes = asdict(self.loss.classes)
         data: dict[str, Any] = {
             "kind": "adapt",
             "source": part(self.source),
@@ -178,14 +178,7 @@ class AdaptPlan:
             "generator": dict(self.generator),
             "discriminator": dict(self.discriminator),
             "segmenter": dict(self.segmenter),
-            "loss": {
-                **self.loss.translation.weights,
-                "segmentation": self.loss.segmentation,
-                "identity_on": self.loss.translation.identity_on,
-                "gan_kind": self.loss.translation.gan_kind,
-                "class_weights": list(classes["class_weights"]),
-                "reduction": classes["reduction"],
-            },
+            "loss": _loss_data(self.loss, self.tune.classes),
             "schedule": asdict(self.schedule),
             "pseudo": asdict(self.pseudo),
             "tune": {name: value for name, value in asdict(self.tune).items() if name != "classes"},
@@ -214,7 +207,7 @@ class AdaptPlan:
         labels = label_set(parts.pop("labels"))
         method: Method = parts.pop("method", "joint")
         view = {"spacing_mm": 0.97, "size": 256, **parts.pop("view", {})}
-        loss = _loss(parts.pop("loss", {}), labels, method)
+        loss, classes = _loss(parts.pop("loss", {}), labels, method)
         for name, default in (("generator", GENERATOR), ("discriminator", DISCRIMINATOR)):
             parts[name] = {**default, **parts.get(name, {})}
         return cls(
@@ -228,7 +221,7 @@ class AdaptPlan:
                 "loss": loss,
                 "schedule": JointSchedule(**parts.get("schedule", {})),
                 "pseudo": Pseudo(**parts.get("pseudo", {})),
-                "tune": TuneSchedule(**parts.get("tune", {}), classes=loss.classes),
+                "tune": TuneSchedule(**parts.get("tune", {}), classes=classes),
                 "cases": Path(parts["cases"]) if "cases" in parts else None,
             }
         )
@@ -239,17 +232,38 @@ def _part(data: Mapping[str, Any]) -> Part:
     return Part(Contrast(data["contrast"]), data.get("split"), window)
 
 
-def _loss(data: Mapping[str, Any], labels: LabelSet, method: Method) -> JointLoss:
-    """Return the loss of a method, changed by what a plan says of it."""
+def _loss(
+    data: Mapping[str, Any], labels: LabelSet, method: Method
+) -> tuple[JointLoss | ContrastiveLoss, SegmentationLoss]:
+    """Return the loss of a method, changed by what a plan says of it, and the cross-entropy of stage 2."""
     parts = dict(data)
     classes = SegmentationLoss(
         dice=0.0,
         class_weights=tuple(parts.pop("class_weights", CLASS_WEIGHTS.get(labels.name, ()))),
         reduction=parts.pop("reduction", "pixels"),
     )
+    known = {one.name for one in fields(ContrastiveLoss if method == "accseg" else TranslationLoss)}
+    unknown = sorted(set(parts) - known - {"segmentation"})
+    if unknown:
+        raise ParameterError(f"the loss of method '{method}' has no term '{unknown[0]}'")
+    if method == "accseg":
+        return ContrastiveLoss(**parts), classes
     segmentation = parts.pop("segmentation", 1.0)
     base = asdict(SYNSEG_LOSS if method == "synseg" else MR_TO_CT_LOSS)
-    return JointLoss(TranslationLoss(**{**base, **parts}), segmentation, classes)
+    return JointLoss(TranslationLoss(**{**base, **parts}), segmentation, classes), classes
+
+
+def _loss_data(loss: JointLoss | ContrastiveLoss, classes: SegmentationLoss) -> dict[str, Any]:
+    """Return what a plan says of a loss."""
+    means: dict[str, Any] = (
+        {"gan_kind": loss.gan_kind}
+        if isinstance(loss, ContrastiveLoss)
+        else {
+            "gan_kind": loss.translation.gan_kind,
+            "identity_on": loss.translation.identity_on,
+        }
+    )
+    return {**loss.weights, **means, "class_weights": list(classes.class_weights), "reduction": classes.reduction}
 
 
 def read_adapt_plan(path: Path) -> AdaptPlan:
@@ -285,7 +299,7 @@ def check_adapt_plan(plan: AdaptPlan) -> None:
         raise ParameterError(
             f"single legs are made to look like right ones: take the label set '{plan.labels.unsided().name}'"
         )
-    weights = plan.loss.classes.class_weights
+    weights = plan.tune.classes.class_weights
     if weights and len(weights) != len(plan.labels) + 1:
         raise ParameterError(
             f"class_weights are {len(weights)}; background and the labels of '{plan.labels.name}' are "

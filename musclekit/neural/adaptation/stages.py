@@ -15,8 +15,9 @@ from torch import nn
 from musclekit.errors import InputError
 from musclekit.image import Domain
 from musclekit.metrics import dice_of_counts
+from musclekit.neural.adaptation.contrastive import ContrastiveLearner, ContrastiveLoss
 from musclekit.neural.adaptation.cycle import CycleLearner
-from musclekit.neural.adaptation.learner import Learnt, Progress, learn
+from musclekit.neural.adaptation.learner import Learner, Learnt, Progress, learn
 from musclekit.neural.adaptation.plan import AdaptPlan
 from musclekit.neural.adaptation.pseudo_labels import Cleaned, Ranking, cleaned_labels, mean_entropy, ranked
 from musclekit.neural.adaptation.self_training import EasyHardDraw, SelfTrainer
@@ -84,7 +85,8 @@ def learn_jointly(
     source, target : SourceSlices, TargetSlices
         From what.
     out : Path
-        Folder of ``segmenter.pt``, ``to_target.pt``, ``to_source.pt`` and of what `learn` writes.
+        Folder of ``segmenter.pt``, ``to_target.pt``, ``to_source.pt`` (where there is a way back) and of what `learn`
+        writes.
     scales : (Scale, Scale)
         What -1 and 1 stand for in source and target.
     validation : SourceSlices, optional
@@ -92,15 +94,7 @@ def learn_jointly(
     device, threads, until, progress
         As for `musclekit.neural.adaptation.learner.learn`, whose errors are raised.
     """
-    learner = CycleLearner(
-        generator=plan.generator,
-        discriminator=plan.discriminator,
-        segmenter={**plan.segmenter, **plan.segmenter_parameters},
-        loss=plan.loss,
-        schedule=plan.schedule,
-        seed=plan.seed,
-        device=resolve_device(device),
-    )
+    learner = _joint_learner(plan, device)
     there = TranslatorCard(
         name=f"{plan.source.contrast}-to-{plan.target.contrast}",
         network=_described(plan.generator),
@@ -112,7 +106,7 @@ def learn_jointly(
         size=plan.view.size[0],
         multiple=int(learner.modules["to_target"].multiple),  # type: ignore[arg-type]
         per_leg=True,
-        loss=asdict(plan.loss.translation),
+        loss=plan.as_data()["loss"],
         schedule=asdict(plan.schedule),
         seed=plan.seed,
         training_subjects=(_people(source.subjects), _people(target.subjects)),
@@ -129,6 +123,8 @@ def learn_jointly(
         )
         done = {**there.schedule, "epochs_done": learnt.epochs_done}
         save_checkpoint(out / FORWARD, learner.modules["to_target"], replace(there, schedule=done))
+        if "to_source" not in learner.modules:
+            return
         back = replace(
             there,
             name=f"{plan.target.contrast}-to-{plan.source.contrast}",
@@ -155,6 +151,21 @@ def learn_jointly(
         until=until,
         progress=progress,
     )
+
+
+def _joint_learner(plan: AdaptPlan, device: str) -> Learner:
+    """Return the learner of a plan's stage 1, with its first weights."""
+    parts: dict[str, Any] = {
+        "generator": plan.generator,
+        "discriminator": plan.discriminator,
+        "segmenter": {**plan.segmenter, **plan.segmenter_parameters},
+        "schedule": plan.schedule,
+        "seed": plan.seed,
+        "device": resolve_device(device),
+    }
+    if isinstance(plan.loss, ContrastiveLoss):
+        return ContrastiveLearner(loss=plan.loss, **parts)
+    return CycleLearner(loss=plan.loss, **parts)
 
 
 def judge(
@@ -331,7 +342,7 @@ def segmenter_card(
         label_set=plan.labels,
         windows={plan.target.contrast: plan.target.scaling},
         view=plan.view,
-        loss=loss | {"class_weights": list(plan.loss.classes.class_weights)},
+        loss=loss | {"class_weights": list(plan.tune.classes.class_weights)},
         schedule={
             **{name: value for name, value in schedule.items() if value is not None},
             "stage": stage,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from musclekit.neural.adaptation.cycle import CycleLearner, JointLoss, JointSchedule
-from musclekit.neural.adaptation.slices import SourceSlices, TargetSlices
+from musclekit.neural.adaptation.slices import SourceSlices, TargetSlices, UnpairedDraw
 
 SIZE = 32
 GENERATOR = {"name": "resnet-generator", "width": 4, "blocks": 1}
@@ -57,4 +57,17 @@ def cycle_learner(loss: JointLoss | None = None, **schedule: Any) -> CycleLearne
         schedule=JointSchedule(**{"constant": 2, "decay": 1, "batch": 2, "pool": 3, **schedule}),
         seed=3,
         device=CPU,
+    )
+
+
+DRAW = UnpairedDraw(source(), target(), 2)
+
+
+def one_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return source images, their classes and target images, as a learner gets them."""
+    images, classes, others = next(DRAW.epoch(np.random.default_rng(0)))
+    return (
+        torch.from_numpy(images.astype(np.float32)[:, None]),
+        torch.from_numpy(classes.astype(np.int64)),
+        torch.from_numpy(others.astype(np.float32)[:, None]),
     )

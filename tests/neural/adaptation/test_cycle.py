@@ -16,18 +16,7 @@ from musclekit.neural.adaptation.learner import LOSSES, STATE, Learnt, learn
 from musclekit.neural.adaptation.slices import SourceSlices, TargetSlices, UnpairedDraw, moved
 from musclekit.neural.objectives import MR_TO_CT_LOSS
 from musclekit.neural.segmentation_losses import SegmentationLoss
-from tests.neural.adaptation.learners import cycle_learner, source, target
-
-DRAW = UnpairedDraw(source(), target(), 2)
-
-
-def one_batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    images, classes, others = next(DRAW.epoch(np.random.default_rng(0)))
-    return (
-        torch.from_numpy(images.astype(np.float32)[:, None]),
-        torch.from_numpy(classes.astype(np.int64)),
-        torch.from_numpy(others.astype(np.float32)[:, None]),
-    )
+from tests.neural.adaptation.learners import DRAW, cycle_learner, one_batch, source, target
 
 
 def moved_weights(loss: JointLoss) -> dict[str, torch.Tensor]:

@@ -36,7 +36,7 @@ def read(tmp_path: Path, text: str) -> AdaptPlan:
 def test_what_is_left_out_is_the_papers(tmp_path: Path) -> None:
     plan = read(tmp_path, PLAN)
     assert plan.loss.weights == {"gan": 1, "cycle": 30, "identity": 0.5, "edge": 1, "segmentation": 1}
-    assert plan.loss.translation.identity_on == "input"
+    assert plan.as_data()["loss"]["identity_on"] == "input"
     assert plan.loss.classes.class_weights == (1, 10, 1, 1, 10)
     assert plan.tune.classes == plan.loss.classes
     assert (plan.schedule.epochs, plan.schedule.batch, plan.tune.epochs) == (100, 4, 20)
@@ -60,6 +60,13 @@ def test_a_plan_comes_back_from_its_data(tmp_path: Path) -> None:
 def test_a_comparator_is_another_loss(tmp_path: Path) -> None:
     plan = read(tmp_path, PLAN + 'method = "synseg"\nloss = { cycle = 5 }\n')
     assert plan.loss.weights == {"gan": 1, "cycle": 5, "segmentation": 1}
+    plan = read(tmp_path, PLAN + 'method = "accseg"\nloss = { mind = 2, class_weights = [1, 2, 3, 4, 5] }\n')
+    assert plan.loss.weights == {
+        "gan": 1, "contrast": 1, "contrast_identity": 1, "mind": 2, "correlation": 1, "segmentation": 1,
+    }  # fmt: skip
+    assert plan.loss.classes.weights == {"dice": 1}
+    assert plan.tune.classes.class_weights == (1, 2, 3, 4, 5)
+    assert AdaptPlan.from_data(plan.as_data()).as_data() == plan.as_data()
 
 
 @pytest.mark.parametrize(
@@ -76,6 +83,8 @@ def test_a_comparator_is_another_loss(tmp_path: Path) -> None:
         (PLAN + 'pseudo = { region = "leg" }\n', "leg"),
         (PLAN + 'method = "magic"\n', "magic"),
         (PLAN + "loss = { relu = 1 }\n", "relu"),
+        (PLAN + "loss = { mind = 1 }\n", "the loss of method 'joint' has no term 'mind'"),
+        (PLAN + 'method = "accseg"\nloss = { cycle = 1 }\n', "the loss of method 'accseg' has no term 'cycle'"),
         (PLAN.replace("thigh-4", "thigh-5"), "thigh-5"),
     ],
 )  # fmt: skip

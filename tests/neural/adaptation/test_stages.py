@@ -12,6 +12,7 @@ import torch
 from musclekit.errors import InputError
 from musclekit.image import Contrast
 from musclekit.labels import label_set
+from musclekit.neural.adaptation.contrastive import ContrastiveLoss
 from musclekit.neural.adaptation.cycle import JointLoss, JointSchedule
 from musclekit.neural.adaptation.plan import AdaptPlan, Part, Pseudo
 from musclekit.neural.adaptation.self_training import TuneSchedule
@@ -64,6 +65,21 @@ def test_stage_one_gives_methods_of_the_project(joint: Path) -> None:
     assert (there.target_scale.low, back.target_scale.high) == (-200, 800)
     assert there.training_subjects == (("mr-0", "mr-1"), ("ct-0", "ct-1"))
     assert there.per_leg
+
+
+def test_a_comparator_is_learnt_by_the_same_stage(tmp_path: Path) -> None:
+    plan = replace(PLAN, method="accseg", loss=ContrastiveLoss())
+    learnt = learn_jointly(plan, source(), TARGET, tmp_path, scales=SCALES, threads=1, until=1)
+    assert set(plan.loss.weights) < set(learnt.rows[0])
+    _, card = load_checkpoint(tmp_path / NETWORK, SegmenterCard)
+    assert card.schedule["method"] == "accseg"
+    _, there = load_checkpoint(tmp_path / FORWARD, TranslatorCard)
+    assert there.direction == "mr-to-ct"
+    # There is no way back.
+    assert not (tmp_path / BACKWARD).exists()
+    pieces = tmp_path / "again"
+    again = learn_jointly(plan, source(), TARGET, pieces, scales=SCALES, threads=1, until=1)
+    assert again.rows == learnt.rows
 
 
 def test_images_are_judged_cleaned_and_parted(joint: Path) -> None:
