@@ -211,9 +211,12 @@ def prepare_images(run: Run, cases: ManifestCases, parts: Parts) -> None:
 
 def learn_translation(run: Run) -> None:
     """Learn translators and a segmenter together (stage 1), unless that is done or the plan starts elsewhere."""
-    from musclekit.neural.adaptation.stages import learn_jointly
+    from musclekit.neural.adaptation.stages import check_start, learn_jointly
+    from musclekit.neural.cards import SegmenterCard
+    from musclekit.neural.checkpoint import load_checkpoint
 
     if run.plan.start is not None:
+        check_start(run.plan, load_checkpoint(start_of(run), SegmenterCard)[1])
         return
     run.need("joint", "images")
     source, target = (read_images(run.folder("images"), name) for name in ("source", "target"))

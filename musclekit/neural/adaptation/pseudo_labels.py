@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from musclekit.checks import check_number
 from musclekit.errors import GeometryError, InputError
+from musclekit.neural.labelled import UNLABELLED
 from musclekit.uncertainty import entropy
 
 __all__ = ["EASY_SHARE", "MOST_REMOVED", "Cleaned", "Ranking", "cleaned_labels", "mean_entropy", "ranked"]
@@ -104,9 +105,9 @@ class Cleaned:
     classes : ndarray of uint8, shape (rows, columns)
         What is left.
     removed : ndarray of float64, shape (labels,)
-        Share of each label that was taken; NaN of one that is not there.
+        Share of each label that was taken; NaN of one that is not there, or is no muscle.
     share : float
-        Of all the labels; NaN where nothing is labelled.
+        Of all muscle; NaN where there is none.
     """
 
     classes: NDArray[np.uint8]
@@ -118,7 +119,9 @@ class Cleaned:
         return not self.share <= most
 
 
-def cleaned_labels(classes: NDArray[np.uint8], room: NDArray[np.bool_], labels: int) -> Cleaned:
+def cleaned_labels(
+    classes: NDArray[np.uint8], room: NDArray[np.bool_], labels: int, muscles: Sequence[int] | None = None
+) -> Cleaned:
     """Take from a label map what lies outside the muscle compartment or in bone (Yang et al., section III.C).
 
     Parameters
@@ -129,6 +132,9 @@ def cleaned_labels(classes: NDArray[np.uint8], room: NDArray[np.bool_], labels: 
         The compartment without bone; where nothing was found of it, nothing can be left.
     labels : int
         How many there are, background left out.
+    muscles : sequence of int, optional
+        Classes that are muscle, where others are labelled too: these stay wherever they are, and of a pixel whose
+        muscle is taken nothing is known (255). Without it all labels are muscle, and what is taken becomes background.
 
     Raises
     ------
@@ -137,9 +143,11 @@ def cleaned_labels(classes: NDArray[np.uint8], room: NDArray[np.bool_], labels: 
     """
     if classes.shape != room.shape:
         raise GeometryError(f"the labels have shape {classes.shape}, the room for muscle {room.shape}")
-    kept = np.where(room, classes, np.uint8(0))
-    before, after = (np.bincount(part.ravel(), minlength=labels + 1)[1 : labels + 1] for part in (classes, kept))
+    muscle = classes > 0 if muscles is None else np.isin(classes, muscles)
+    wrong = muscle & ~room
+    kept = np.where(wrong, np.uint8(0 if muscles is None else UNLABELLED), classes)
+    before, taken = (np.bincount(classes[part], minlength=labels + 1)[1 : labels + 1] for part in (muscle, wrong))
     removed = np.full(labels, np.nan)
-    np.divide(before - after, before, out=removed, where=before > 0)
-    share = float((before - after).sum() / before.sum()) if before.any() else float("nan")
-    return Cleaned(kept, removed, share)
+    np.divide(taken, before, out=removed, where=before > 0)
+    share = float(taken.sum() / before.sum()) if before.any() else float("nan")
+    return Cleaned(kept.astype(np.uint8), removed, share)

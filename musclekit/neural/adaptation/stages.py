@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from musclekit.errors import InputError
+from musclekit.errors import CheckpointError, InputError
 from musclekit.image import Domain
+from musclekit.labels import LabelSet, label_mapping, label_set
 from musclekit.metrics import dice_of_counts
 from musclekit.neural.adaptation.contrastive import ContrastiveLearner, ContrastiveLoss
 from musclekit.neural.adaptation.cycle import CycleLearner
@@ -28,7 +29,10 @@ from musclekit.neural.device import resolve_device
 from musclekit.neural.segmentation import class_probabilities
 from musclekit.neural.windows import Scale
 
-__all__ = ["BACKWARD", "FORWARD", "NETWORK", "Judged", "judge", "learn_jointly", "segmenter_score", "tune"]
+__all__ = [
+    "BACKWARD", "FORWARD", "NETWORK", "Judged", "check_start", "judge", "learn_jointly", "muscle_classes",
+    "segmenter_score", "tune",
+]  # fmt: skip
 
 #: Checkpoints of a stage: the segmenter, and the translators there and back.
 NETWORK, FORWARD, BACKWARD = "segmenter.pt", "to_target.pt", "to_source.pt"
@@ -215,8 +219,10 @@ def judge(
         if progress is not None:
             progress(min(first + AT_ONCE, len(found)), len(found), "judging its own labels")
     ranking = ranked(target.ids, scores, easy_share=plan.pseudo.easy_share)
+    muscles = muscle_classes(plan.labels)
     cleaned = tuple(
-        cleaned_labels(labels, np.asarray(free), len(plan.labels)) for labels, free in zip(found, room, strict=True)
+        cleaned_labels(labels, np.asarray(free), len(plan.labels), muscles)
+        for labels, free in zip(found, room, strict=True)
     )
     demoted = np.zeros(len(found), dtype=bool)
     if plan.pseudo.clean:
@@ -225,6 +231,44 @@ def judge(
         # Where no compartment was found nothing says what of the labels may stay.
         demoted = ranking.easy & (doubtful | ~np.asarray(room).any(axis=(1, 2)))
     return Judged(ranking, found, cleaned, demoted)
+
+
+def muscle_classes(labels: LabelSet) -> tuple[int, ...] | None:
+    """Return the classes of a label set that are muscle, or None where all of them are."""
+    to_muscle = label_mapping(labels, label_set("muscle")).ids
+    found = tuple(n for n, label in enumerate(labels, start=1) if label.id in to_muscle)
+    return None if len(found) == len(labels) else found
+
+
+def check_start(plan: AdaptPlan, card: SegmenterCard) -> None:
+    """Refuse to go on from a segmenter that gives or sees something else than the plan says.
+
+    Raises
+    ------
+    CheckpointError
+        If it does; the message says what the plan would have to say.
+    """
+    wanted = {
+        "labels": (plan.labels.name, card.label_set.name),
+        "view.spacing_mm": (plan.view.spacing_mm, card.view.spacing_mm),
+        "view.size": (list(plan.view.size), list(card.view.size)),
+        "segmenter": (
+            {"name": plan.segmenter["name"], **plan.segmenter_parameters},
+            {"name": card.network["name"], **card.network["parameters"]},
+        ),
+    }
+    if card.view.kind != "leg" or plan.target.contrast not in card.contrasts:
+        raise CheckpointError(
+            f"stage 2 starts from a segmenter of single legs in {plan.target.contrast}; '{card.name}' sees "
+            f"'{card.view.kind}' views of {', '.join(sorted(card.contrasts))}"
+        )
+    window = card.windows[plan.target.contrast].as_data()
+    wanted["target.window"] = (plan.target.scaling.as_data(), window)
+    other = [f"{name} = {theirs}" for name, (mine, theirs) in wanted.items() if mine != theirs]
+    if other:
+        raise CheckpointError(
+            f"the plan does not fit the segmenter to start from, '{card.name}': set {'; '.join(other)}"
+        )
 
 
 def tune(

@@ -63,6 +63,16 @@ def test_what_lies_outside_the_room_is_taken_and_counted() -> None:
     assert classes[0, 3] == 2
 
 
+def test_only_muscle_is_cleaned_where_other_structures_are_labelled() -> None:
+    classes = np.array([[1, 1, 2, 3]], dtype=np.uint8)
+    found = cleaned_labels(classes, np.array([[True, False, False, False]]), 3, muscles=(1, 2))
+    # Of what was no muscle nothing is known: it may be fat, bone or air.
+    assert found.classes.tolist() == [[1, 255, 255, 3]]
+    assert found.removed[:2].tolist() == [0.5, 1]
+    assert np.isnan(found.removed[2])
+    assert found.share == pytest.approx(2 / 3)
+
+
 def test_a_map_without_labels_or_without_room_is_doubtful() -> None:
     empty = cleaned_labels(np.zeros((2, 2), dtype=np.uint8), np.ones((2, 2), dtype=bool), 1)
     assert np.isnan(empty.share)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from musclekit.errors import InputError
+from musclekit.errors import CheckpointError, InputError
 from musclekit.image import Contrast
 from musclekit.labels import label_set
 from musclekit.neural.adaptation.contrastive import ContrastiveLoss
@@ -17,7 +17,17 @@ from musclekit.neural.adaptation.cycle import JointLoss, JointSchedule
 from musclekit.neural.adaptation.plan import AdaptPlan, Part, Pseudo
 from musclekit.neural.adaptation.self_training import TuneSchedule
 from musclekit.neural.adaptation.slices import SourceSlices
-from musclekit.neural.adaptation.stages import BACKWARD, FORWARD, NETWORK, judge, learn_jointly, segmenter_score, tune
+from musclekit.neural.adaptation.stages import (
+    BACKWARD,
+    FORWARD,
+    NETWORK,
+    check_start,
+    judge,
+    learn_jointly,
+    muscle_classes,
+    segmenter_score,
+    tune,
+)  # fmt: skip
 from musclekit.neural.cards import SegmenterCard, TranslatorCard
 from musclekit.neural.checkpoint import load_checkpoint
 from musclekit.neural.segmentation_losses import SegmentationLoss
@@ -151,3 +161,23 @@ def _silent(network: torch.nn.Module) -> torch.nn.Module:
         last.bias.zero_()
         last.bias[0] = 10
     return network
+
+
+def test_a_segmenter_of_other_labels_or_another_view_is_no_start(joint: Path) -> None:
+    _, card = load_checkpoint(joint / NETWORK, SegmenterCard)
+    check_start(PLAN, card)
+    with pytest.raises(CheckpointError, match=r"set view.spacing_mm = 4.0; view.size = \[32, 32\]"):
+        check_start(replace(PLAN, view=ViewSpec("leg", 2.0, (64, 64))), card)
+    with pytest.raises(CheckpointError, match="set labels = thigh-4"):
+        check_start(replace(PLAN, labels=label_set("thigh-11")), card)
+    with pytest.raises(CheckpointError, match="sees 'leg' views of ct"):
+        check_start(replace(PLAN, target=Part(Contrast.T1W)), card)
+
+
+def test_muscle_is_told_from_what_else_is_labelled() -> None:
+    assert muscle_classes(label_set("thigh-4")) is None
+    found = muscle_classes(label_set("thigh-context"))
+    assert found is not None
+    names = {label_set("thigh-context").names[n - 1] for n in found}
+    assert {"sartorius", "other muscle"} < names
+    assert not {"femur", "subcutaneous fat", "other compartment", "other bone"} & names
