@@ -17,6 +17,7 @@ from musclekit.labels import LabelSet, label_set
 from musclekit.neural import networks
 from musclekit.neural.adaptation.contrastive import ContrastiveLoss
 from musclekit.neural.adaptation.cycle import SYNSEG_LOSS, JointLoss, JointSchedule
+from musclekit.neural.adaptation.disentangled import DisentangledLoss
 from musclekit.neural.adaptation.pseudo_labels import EASY_SHARE, MOST_REMOVED
 from musclekit.neural.adaptation.self_training import TuneSchedule
 from musclekit.neural.objectives import MR_TO_CT_LOSS, TranslationLoss
@@ -35,7 +36,8 @@ CLASS_WEIGHTS: Mapping[str, tuple[float, ...]] = MappingProxyType({"thigh-4": (1
 #: How often labels that keep a margin are dilated (Yang et al.), by their group in ``thigh-4``.
 MARGIN_STEPS: Mapping[str, int] = MappingProxyType({"quadriceps femoris": 6, "hamstrings": 2})
 
-Method = Literal["joint", "synseg", "accseg"]
+Method = Literal["joint", "synseg", "accseg", "dise"]
+StageOneLoss = JointLoss | ContrastiveLoss | DisentangledLoss
 Region = Literal["image", "body"]
 
 
@@ -106,14 +108,14 @@ class AdaptPlan:
         Labelled scans, and those that are to be segmented.
     labels : LabelSet
         What the segmenter is to give.
-    method : {"joint", "synseg", "accseg"}
-        What stage 1 learns for: the loss of Yang et al., that of SynSeg-Net, or that of AccSeg-Net.
+    method : {"joint", "synseg", "accseg", "dise"}
+        What stage 1 learns for: the loss of Yang et al., that of SynSeg-Net, of AccSeg-Net, or of DISE.
     view : ViewSpec
         Single legs; 256 x 256 pixels of 0.97 mm in the paper.
     generator, discriminator, segmenter : mapping
         ``name`` and parameters of the networks, their channels left out.
-    loss : JointLoss or ContrastiveLoss
-        Of stage 1; the latter is that of AccSeg-Net.
+    loss : JointLoss, ContrastiveLoss or DisentangledLoss
+        Of stage 1; the latter two are those of AccSeg-Net and of DISE.
     schedule : JointSchedule
         Of stage 1.
     pseudo : Pseudo
@@ -142,7 +144,7 @@ class AdaptPlan:
     generator: Mapping[str, Any] = field(default_factory=lambda: GENERATOR)
     discriminator: Mapping[str, Any] = field(default_factory=lambda: DISCRIMINATOR)
     segmenter: Mapping[str, Any] = field(default_factory=lambda: {"name": "unet-256"})
-    loss: JointLoss | ContrastiveLoss = field(default_factory=JointLoss)
+    loss: StageOneLoss = field(default_factory=JointLoss)
     schedule: JointSchedule = field(default_factory=JointSchedule)
     pseudo: Pseudo = field(default_factory=Pseudo)
     tune: TuneSchedule = field(default_factory=TuneSchedule)
@@ -232,9 +234,7 @@ def _part(data: Mapping[str, Any]) -> Part:
     return Part(Contrast(data["contrast"]), data.get("split"), window)
 
 
-def _loss(
-    data: Mapping[str, Any], labels: LabelSet, method: Method
-) -> tuple[JointLoss | ContrastiveLoss, SegmentationLoss]:
+def _loss(data: Mapping[str, Any], labels: LabelSet, method: Method) -> tuple[StageOneLoss, SegmentationLoss]:
     """Return the loss of a method, changed by what a plan says of it, and the cross-entropy of stage 2."""
     parts = dict(data)
     classes = SegmentationLoss(
@@ -242,27 +242,27 @@ def _loss(
         class_weights=tuple(parts.pop("class_weights", CLASS_WEIGHTS.get(labels.name, ()))),
         reduction=parts.pop("reduction", "pixels"),
     )
-    known = {one.name for one in fields(ContrastiveLoss if method == "accseg" else TranslationLoss)}
+    kinds = {"accseg": ContrastiveLoss, "dise": DisentangledLoss}
+    known = {one.name for one in fields(kinds.get(method, TranslationLoss))} - {"classes"}
     unknown = sorted(set(parts) - known - {"segmentation"})
     if unknown:
         raise ParameterError(f"the loss of method '{method}' has no term '{unknown[0]}'")
     if method == "accseg":
         return ContrastiveLoss(**parts), classes
+    if method == "dise":
+        return DisentangledLoss(**parts, classes=classes), classes
     segmentation = parts.pop("segmentation", 1.0)
     base = asdict(SYNSEG_LOSS if method == "synseg" else MR_TO_CT_LOSS)
     return JointLoss(TranslationLoss(**{**base, **parts}), segmentation, classes), classes
 
 
-def _loss_data(loss: JointLoss | ContrastiveLoss, classes: SegmentationLoss) -> dict[str, Any]:
+def _loss_data(loss: StageOneLoss, classes: SegmentationLoss) -> dict[str, Any]:
     """Return what a plan says of a loss."""
-    means: dict[str, Any] = (
-        {"gan_kind": loss.gan_kind}
-        if isinstance(loss, ContrastiveLoss)
-        else {
-            "gan_kind": loss.translation.gan_kind,
-            "identity_on": loss.translation.identity_on,
-        }
-    )
+    means: dict[str, Any] = {}
+    if isinstance(loss, JointLoss):
+        means = {"gan_kind": loss.translation.gan_kind, "identity_on": loss.translation.identity_on}
+    else:
+        means = {"gan_kind": loss.gan_kind}
     return {**loss.weights, **means, "class_weights": list(classes.class_weights), "reduction": classes.reduction}
 
 

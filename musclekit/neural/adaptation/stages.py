@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from musclekit.labels import LabelSet, label_mapping, label_set
 from musclekit.metrics import dice_of_counts
 from musclekit.neural.adaptation.contrastive import ContrastiveLearner, ContrastiveLoss
 from musclekit.neural.adaptation.cycle import CycleLearner
+from musclekit.neural.adaptation.disentangled import DisentangledLearner, DisentangledLoss
 from musclekit.neural.adaptation.learner import Learner, Learnt, Progress, learn
-from musclekit.neural.adaptation.plan import AdaptPlan
+from musclekit.neural.adaptation.plan import AdaptPlan, Part
 from musclekit.neural.adaptation.pseudo_labels import Cleaned, Ranking, cleaned_labels, mean_entropy, ranked
 from musclekit.neural.adaptation.self_training import EasyHardDraw, SelfTrainer
 from musclekit.neural.adaptation.slices import SourceSlices, TargetSlices, UnpairedDraw
@@ -89,8 +90,8 @@ def learn_jointly(
     source, target : SourceSlices, TargetSlices
         From what.
     out : Path
-        Folder of ``segmenter.pt``, ``to_target.pt``, ``to_source.pt`` (where there is a way back) and of what `learn`
-        writes.
+        Folder of ``segmenter.pt``, of ``to_target.pt`` and ``to_source.pt`` where the method has such translators, and
+        of what `learn` writes.
     scales : (Scale, Scale)
         What -1 and 1 stand for in source and target.
     validation : SourceSlices, optional
@@ -99,48 +100,16 @@ def learn_jointly(
         As for `musclekit.neural.adaptation.learner.learn`, whose errors are raised.
     """
     learner = _joint_learner(plan, device)
-    there = TranslatorCard(
-        name=f"{plan.source.contrast}-to-{plan.target.contrast}",
-        network=_described(plan.generator),
-        source=Domain(plan.source.contrast, None),
-        target=Domain(plan.target.contrast, None),
-        windows=(plan.source.scaling, plan.target.scaling),
-        target_scale=scales[1],
-        spacing_mm=plan.view.spacing_mm,
-        size=plan.view.size[0],
-        multiple=int(learner.modules["to_target"].multiple),  # type: ignore[arg-type]
-        per_leg=True,
-        loss=plan.as_data()["loss"],
-        schedule=asdict(plan.schedule),
-        seed=plan.seed,
-        training_subjects=(_people(source.subjects), _people(target.subjects)),
-        data=plan.data,
-        licence=plan.licence,
-        source_deciles=_deciles(source.images, source.subjects),
-    )
 
     def publish(learnt: Learnt) -> None:
-        save_checkpoint(
-            out / NETWORK,
-            learnt.best or learner.segmenter,
-            segmenter_card(plan, learnt, (*source.subjects, *target.subjects), target, validation, "joint", {}),
-        )
-        done = {**there.schedule, "epochs_done": learnt.epochs_done}
-        save_checkpoint(out / FORWARD, learner.modules["to_target"], replace(there, schedule=done))
-        if "to_source" not in learner.modules:
-            return
-        back = replace(
-            there,
-            name=f"{plan.target.contrast}-to-{plan.source.contrast}",
-            source=there.target,
-            target=there.source,
-            windows=there.windows[::-1],
-            target_scale=scales[0],
-            training_subjects=there.training_subjects[::-1],
-            source_deciles=_deciles(target.images, target.subjects),
-            schedule=done,
-        )
-        save_checkpoint(out / BACKWARD, learner.modules["to_source"], back)
+        people = (*source.subjects, *target.subjects)
+        card = segmenter_card(plan, learnt, people, target, validation, "joint", {})
+        save_checkpoint(out / NETWORK, learnt.best or learner.segmenter, card)
+        for name, file in (("to_target", FORWARD), ("to_source", BACKWARD)):
+            if name in learner.modules:
+                there = name == "to_target"
+                told = _translator_card(plan, source, target, scales, learner.modules[name], learnt, there=there)
+                save_checkpoint(out / file, learner.modules[name], told)
 
     return learn(
         learner,
@@ -157,6 +126,41 @@ def learn_jointly(
     )
 
 
+def _translator_card(
+    plan: AdaptPlan,
+    source: SourceSlices,
+    target: TargetSlices,
+    scales: tuple[Scale, Scale],
+    network: nn.Module,
+    learnt: Learnt,
+    *,
+    there: bool,
+) -> TranslatorCard:
+    """Return the card of a translator: there, to the target, or back."""
+    ends: list[tuple[Part, SourceSlices | TargetSlices, Scale]]
+    ends = [(plan.source, source, scales[0]), (plan.target, target, scales[1])]
+    (one, given, _), (other, wanted, scale) = ends if there else ends[::-1]
+    return TranslatorCard(
+        name=f"{one.contrast}-to-{other.contrast}",
+        network=_described(plan.generator),
+        source=Domain(one.contrast, None),
+        target=Domain(other.contrast, None),
+        windows=(one.scaling, other.scaling),
+        target_scale=scale,
+        spacing_mm=plan.view.spacing_mm,
+        size=plan.view.size[0],
+        multiple=int(network.multiple),  # type: ignore[arg-type]
+        per_leg=True,
+        loss=plan.as_data()["loss"],
+        schedule={**asdict(plan.schedule), "epochs_done": learnt.epochs_done},
+        seed=plan.seed,
+        training_subjects=(_people(given.subjects), _people(wanted.subjects)),
+        data=plan.data,
+        licence=plan.licence,
+        source_deciles=_deciles(given.images, given.subjects),
+    )
+
+
 def _joint_learner(plan: AdaptPlan, device: str) -> Learner:
     """Return the learner of a plan's stage 1, with its first weights."""
     parts: dict[str, Any] = {
@@ -169,6 +173,8 @@ def _joint_learner(plan: AdaptPlan, device: str) -> Learner:
     }
     if isinstance(plan.loss, ContrastiveLoss):
         return ContrastiveLearner(loss=plan.loss, **parts)
+    if isinstance(plan.loss, DisentangledLoss):
+        return DisentangledLearner(loss=plan.loss, **parts)
     return CycleLearner(loss=plan.loss, **parts)
 
 

@@ -67,6 +67,10 @@ def test_a_comparator_is_another_loss(tmp_path: Path) -> None:
     assert plan.loss.classes.weights == {"dice": 1}
     assert plan.tune.classes.class_weights == (1, 2, 3, 4, 5)
     assert AdaptPlan.from_data(plan.as_data()).as_data() == plan.as_data()
+    plan = read(tmp_path, PLAN + 'method = "dise"\nloss = { texture = 3 }\n')
+    assert plan.loss.weights["texture"] == 3
+    assert plan.loss.classes == plan.tune.classes
+    assert AdaptPlan.from_data(plan.as_data()).as_data() == plan.as_data()
 
 
 @pytest.mark.parametrize(

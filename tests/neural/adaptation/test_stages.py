@@ -14,6 +14,7 @@ from musclekit.image import Contrast
 from musclekit.labels import label_set
 from musclekit.neural.adaptation.contrastive import ContrastiveLoss
 from musclekit.neural.adaptation.cycle import JointLoss, JointSchedule
+from musclekit.neural.adaptation.disentangled import DisentangledLoss
 from musclekit.neural.adaptation.plan import AdaptPlan, Part, Pseudo
 from musclekit.neural.adaptation.self_training import TuneSchedule
 from musclekit.neural.adaptation.slices import SourceSlices
@@ -90,6 +91,14 @@ def test_a_comparator_is_learnt_by_the_same_stage(tmp_path: Path) -> None:
     pieces = tmp_path / "again"
     again = learn_jointly(plan, source(), TARGET, pieces, scales=SCALES, threads=1, until=1)
     assert again.rows == learnt.rows
+
+
+def test_structure_and_texture_give_a_segmenter_and_no_translator(tmp_path: Path) -> None:
+    plan = replace(PLAN, method="dise", loss=DisentangledLoss())
+    learnt = learn_jointly(plan, source(), TARGET, tmp_path, scales=SCALES, threads=1, until=1)
+    assert set(plan.loss.weights) < set(learnt.rows[0])
+    assert load_checkpoint(tmp_path / NETWORK, SegmenterCard)[1].schedule["method"] == "dise"
+    assert not (tmp_path / FORWARD).exists()
 
 
 def test_images_are_judged_cleaned_and_parted(joint: Path) -> None:
