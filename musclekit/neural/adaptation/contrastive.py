@@ -19,13 +19,12 @@ from torch.nn import functional
 from musclekit.checks import check_number
 from musclekit.errors import ParameterError
 from musclekit.neural import networks
-from musclekit.neural.adaptation.cycle import BETAS, JointSchedule, drawn_network, judgement
-from musclekit.neural.adaptation.learner import SEGMENTER, Learner
+from musclekit.neural.adaptation.learner import SEGMENTER
+from musclekit.neural.adaptation.stage_one import BETAS, JointSchedule, StageOneLearner, drawn_network, judgement
 from musclekit.neural.losses import GanLoss, adversarial
 from musclekit.neural.networks import ResNetGenerator
 from musclekit.neural.pool import ImagePool
 from musclekit.neural.segmentation_losses import SegmentationLoss
-from musclekit.neural.training.running import set_rate
 
 __all__ = ["ContrastiveLearner", "ContrastiveLoss", "correlation_loss", "mind", "patch_contrast", "patch_features"]
 
@@ -190,7 +189,7 @@ class _Codes(nn.Module):
         return found
 
 
-class ContrastiveLearner(Learner):
+class ContrastiveLearner(StageOneLearner):
     """A generator, a discriminator, codes of patches and a segmenter (Zhou et al.).
 
     Parameters
@@ -243,20 +242,10 @@ class ContrastiveLearner(Learner):
                 "critics": torch.optim.Adam(modules["target_critic"].parameters(), lr=rate, betas=BETAS),
             },
             {"target": ImagePool(schedule.pool, seed=int(np.random.SeedSequence(seed).generate_state(1)[0]))},
+            loss=loss,
+            schedule=schedule,
         )
-        self.loss, self.schedule = loss, schedule
-
-    @property
-    def weights(self) -> Mapping[str, float]:
-        """Weight of each term of the loss."""
-        return self.loss.weights
-
-    def set_rates(self, done: float, epochs: int) -> float:
-        """Set the rate that the schedule gives to all the networks."""
-        rate = self.schedule.rate(done)
-        for optimiser in self.optimisers.values():
-            set_rate(optimiser, rate)
-        return rate
+        self.loss = loss
 
     def step(self, *batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Make one step on source images, their classes and target images."""

@@ -16,20 +16,16 @@ from torch import nn
 from musclekit.checks import check_number
 from musclekit.errors import ParameterError
 from musclekit.neural import networks
-from musclekit.neural.adaptation.learner import SEGMENTER, Learner
-from musclekit.neural.losses import GanLoss, adversarial
+from musclekit.neural.adaptation.learner import SEGMENTER
+from musclekit.neural.adaptation.stage_one import BETAS, JointSchedule, StageOneLearner, drawn_network, judgement
 from musclekit.neural.objectives import MR_TO_CT_LOSS, TranslationLoss, generator_terms
 from musclekit.neural.pool import ImagePool
-from musclekit.neural.schedule import decay_factor
 from musclekit.neural.segmentation_losses import SegmentationLoss
-from musclekit.neural.training.running import set_rate
 
-__all__ = ["BETAS", "SYNSEG_LOSS", "CycleLearner", "JointLoss", "JointSchedule", "drawn_network", "judgement"]
+__all__ = ["SYNSEG_LOSS", "CycleLearner", "JointLoss"]
 
 #: That of SynSeg-Net: no identity, no edges, the cycle at the weight of Zhu et al.
 SYNSEG_LOSS = TranslationLoss(gan=1.0, cycle=10.0, identity=0.0, relu=0.0, edge=0.0)
-#: Of Adam, wherever there are discriminators.
-BETAS = (0.5, 0.999)
 
 
 @dataclass(frozen=True)
@@ -66,51 +62,7 @@ class JointLoss:
         return {**self.translation.weights, "segmentation": self.segmentation}
 
 
-@dataclass(frozen=True)
-class JointSchedule:
-    """How long, how fast and in which portions.
-
-    Parameters
-    ----------
-    constant, decay : int
-        Epochs at the full learning rate, and those in which it falls along a line.
-    batch : int
-        Images of each modality in a step.
-    learning_rate : float
-        Of Adam.
-    pool : int
-        Earlier fakes that a discriminator is shown in turn with new ones.
-
-    Raises
-    ------
-    ParameterError
-        If a number is out of range, or there is no epoch.
-    """
-
-    constant: int = 50
-    decay: int = 50
-    batch: int = 4
-    learning_rate: float = 2e-4
-    pool: int = 50
-
-    def __post_init__(self) -> None:
-        for name, least in (("constant", 0), ("decay", 0), ("batch", 1), ("pool", 0)):
-            check_number(name, getattr(self, name), least=least, whole=True)
-        check_number("learning_rate", self.learning_rate, above=0)
-        if not self.epochs:
-            raise ParameterError("constant and decay are both 0: there is no epoch to train in")
-
-    @property
-    def epochs(self) -> int:
-        """How many there are."""
-        return self.constant + self.decay
-
-    def rate(self, done: float) -> float:
-        """Learning rate once so many epochs are done."""
-        return self.learning_rate * decay_factor(int(done), self.constant, self.decay)
-
-
-class CycleLearner(Learner):
+class CycleLearner(StageOneLearner):
     """Two generators, two discriminators and a segmenter (Yang et al., section III.B; SPEC's sheet 10.1).
 
     Parameters
@@ -162,20 +114,10 @@ class CycleLearner(Learner):
                 "critics": torch.optim.Adam(judging, lr=schedule.learning_rate, betas=BETAS),
             },
             {name: ImagePool(schedule.pool, seed=n) for name, n in zip(("source", "target"), seeds, strict=True)},
+            loss=loss,
+            schedule=schedule,
         )
-        self.loss, self.schedule = loss, schedule
-
-    @property
-    def weights(self) -> Mapping[str, float]:
-        """Weight of each term of the loss."""
-        return self.loss.weights
-
-    def set_rates(self, done: float, epochs: int) -> float:
-        """Set the rate that the schedule gives to all the networks."""
-        rate = self.schedule.rate(done)
-        for optimiser in self.optimisers.values():
-            set_rate(optimiser, rate)
-        return rate
+        self.loss = loss
 
     def step(self, *batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Make one step on source images, their classes and target images."""
@@ -219,15 +161,3 @@ class CycleLearner(Learner):
         for name, fake in (("source", fake_source), ("target", fake_target)):
             measured[f"spread_{name}"] = fake.detach().std(dim=(1, 2, 3)).mean()
         return measured
-
-
-def drawn_network(description: Mapping[str, Any], chance: torch.Generator) -> nn.Module:
-    """Build a network with first weights drawn from a generator."""
-    network = networks.build(**description)
-    networks.initialise(network, chance)
-    return network
-
-
-def judgement(critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, kind: GanLoss) -> torch.Tensor:
-    """Return the loss of a discriminator: half of what it makes of real images, half of what it makes of fakes."""
-    return (adversarial(critic(real), True, kind) + adversarial(critic(fake), False, kind)) / 2

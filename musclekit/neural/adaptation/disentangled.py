@@ -18,12 +18,11 @@ from torch.nn import functional
 
 from musclekit.checks import check_number
 from musclekit.neural import networks
-from musclekit.neural.adaptation.cycle import BETAS, JointSchedule, drawn_network, judgement
-from musclekit.neural.adaptation.learner import SEGMENTER, Learner
+from musclekit.neural.adaptation.learner import SEGMENTER
+from musclekit.neural.adaptation.stage_one import BETAS, JointSchedule, StageOneLearner, drawn_network, judgement
 from musclekit.neural.losses import GanLoss, adversarial, cycle
 from musclekit.neural.pool import ImagePool
 from musclekit.neural.segmentation_losses import SegmentationLoss
-from musclekit.neural.training.running import set_rate
 
 __all__ = ["DisentangledLearner", "DisentangledLoss", "structure_of"]
 
@@ -130,7 +129,7 @@ class _TextureEncoder(nn.Sequential):
         super().__init__(*parts, nn.AdaptiveAvgPool2d(1), nn.Conv2d(CODE_WIDTH, CODE, 1))
 
 
-class DisentangledLearner(Learner):
+class DisentangledLearner(StageOneLearner):
     """A segmenter, an encoder of texture for each modality, a decoder for both, and discriminators (Chang et al.).
 
     Parameters
@@ -194,21 +193,11 @@ class DisentangledLearner(Learner):
                 name: ImagePool(schedule.pool, seed=int(n))
                 for name, n in zip(("source", "target"), np.random.SeedSequence(seed).generate_state(2), strict=True)
             },
+            loss=loss,
+            schedule=schedule,
         )
-        self.loss, self.schedule = loss, schedule
+        self.loss = loss
         self._judging = judging
-
-    @property
-    def weights(self) -> Mapping[str, float]:
-        """Weight of each term of the loss."""
-        return self.loss.weights
-
-    def set_rates(self, done: float, epochs: int) -> float:
-        """Set the rate that the schedule gives to all the networks."""
-        rate = self.schedule.rate(done)
-        for optimiser in self.optimisers.values():
-            set_rate(optimiser, rate)
-        return rate
 
     def step(self, *batch: torch.Tensor) -> dict[str, torch.Tensor]:
         """Make one step on source images, their classes and target images."""

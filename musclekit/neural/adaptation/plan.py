@@ -16,10 +16,11 @@ from musclekit.image import Contrast
 from musclekit.labels import LabelSet, label_set
 from musclekit.neural import networks
 from musclekit.neural.adaptation.contrastive import ContrastiveLoss
-from musclekit.neural.adaptation.cycle import SYNSEG_LOSS, JointLoss, JointSchedule
+from musclekit.neural.adaptation.cycle import SYNSEG_LOSS, JointLoss
 from musclekit.neural.adaptation.disentangled import DisentangledLoss
 from musclekit.neural.adaptation.pseudo_labels import EASY_SHARE, MOST_REMOVED
 from musclekit.neural.adaptation.self_training import TuneSchedule
+from musclekit.neural.adaptation.stage_one import JointSchedule
 from musclekit.neural.objectives import MR_TO_CT_LOSS, TranslationLoss
 from musclekit.neural.segmentation_losses import SegmentationLoss
 from musclekit.neural.training.plan import DISCRIMINATOR, GENERATOR
@@ -37,7 +38,7 @@ CLASS_WEIGHTS: Mapping[str, tuple[float, ...]] = MappingProxyType({"thigh-4": (1
 MARGIN_STEPS: Mapping[str, int] = MappingProxyType({"quadriceps femoris": 6, "hamstrings": 2})
 
 Method = Literal["joint", "synseg", "accseg", "dise"]
-StageOneLoss = JointLoss | ContrastiveLoss | DisentangledLoss
+MethodLoss = JointLoss | ContrastiveLoss | DisentangledLoss
 Region = Literal["image", "body"]
 
 
@@ -144,7 +145,7 @@ class AdaptPlan:
     generator: Mapping[str, Any] = field(default_factory=lambda: GENERATOR)
     discriminator: Mapping[str, Any] = field(default_factory=lambda: DISCRIMINATOR)
     segmenter: Mapping[str, Any] = field(default_factory=lambda: {"name": "unet-256"})
-    loss: StageOneLoss = field(default_factory=JointLoss)
+    loss: MethodLoss = field(default_factory=JointLoss)
     schedule: JointSchedule = field(default_factory=JointSchedule)
     pseudo: Pseudo = field(default_factory=Pseudo)
     tune: TuneSchedule = field(default_factory=TuneSchedule)
@@ -234,7 +235,7 @@ def _part(data: Mapping[str, Any]) -> Part:
     return Part(Contrast(data["contrast"]), data.get("split"), window)
 
 
-def _loss(data: Mapping[str, Any], labels: LabelSet, method: Method) -> tuple[StageOneLoss, SegmentationLoss]:
+def _loss(data: Mapping[str, Any], labels: LabelSet, method: Method) -> tuple[MethodLoss, SegmentationLoss]:
     """Return the loss of a method, changed by what a plan says of it, and the cross-entropy of stage 2."""
     parts = dict(data)
     classes = SegmentationLoss(
@@ -256,7 +257,7 @@ def _loss(data: Mapping[str, Any], labels: LabelSet, method: Method) -> tuple[St
     return JointLoss(TranslationLoss(**{**base, **parts}), segmentation, classes), classes
 
 
-def _loss_data(loss: StageOneLoss, classes: SegmentationLoss) -> dict[str, Any]:
+def _loss_data(loss: MethodLoss, classes: SegmentationLoss) -> dict[str, Any]:
     """Return what a plan says of a loss."""
     means: dict[str, Any] = {}
     if isinstance(loss, JointLoss):

@@ -17,9 +17,9 @@ from torch import nn
 
 from musclekit.checks import check_number
 from musclekit.errors import InputError
-from musclekit.neural.adaptation.cycle import drawn_network
 from musclekit.neural.adaptation.learner import SEGMENTER, Learner
 from musclekit.neural.adaptation.slices import moved
+from musclekit.neural.adaptation.stage_one import drawn_network
 from musclekit.neural.losses import adversarial
 from musclekit.neural.segmentation_losses import SegmentationLoss
 from musclekit.neural.training.running import set_rate

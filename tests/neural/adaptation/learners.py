@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from musclekit.neural.adaptation.cycle import CycleLearner, JointLoss, JointSchedule
+from musclekit.neural.adaptation.cycle import CycleLearner, JointLoss
 from musclekit.neural.adaptation.slices import SourceSlices, TargetSlices, UnpairedDraw
+from musclekit.neural.adaptation.stage_one import JointSchedule
 
 SIZE = 32
 GENERATOR = {"name": "resnet-generator", "width": 4, "blocks": 1}

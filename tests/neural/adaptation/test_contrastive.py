@@ -20,7 +20,7 @@ from musclekit.neural.adaptation.contrastive import (
     patch_contrast,
     patch_features,
 )
-from musclekit.neural.adaptation.cycle import JointSchedule
+from musclekit.neural.adaptation.stage_one import JointSchedule
 from tests.neural.adaptation.learners import CPU, DISCRIMINATOR, GENERATOR, SEGMENTER, one_batch
 
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from musclekit.errors import FormatError, GeometryError, InputError, ParameterError, TrainingError
-from musclekit.neural.adaptation.cycle import SYNSEG_LOSS, JointLoss, JointSchedule
+from musclekit.neural.adaptation.cycle import SYNSEG_LOSS, JointLoss
 from musclekit.neural.adaptation.learner import LOSSES, STATE, Learnt, learn
 from musclekit.neural.adaptation.slices import SourceSlices, TargetSlices, UnpairedDraw, moved
+from musclekit.neural.adaptation.stage_one import JointSchedule
 from musclekit.neural.objectives import MR_TO_CT_LOSS
 from musclekit.neural.segmentation_losses import SegmentationLoss
 from tests.neural.adaptation.learners import DRAW, cycle_learner, one_batch, source, target

@@ -9,8 +9,8 @@ import torch
 
 from musclekit.errors import ParameterError
 from musclekit.neural import networks
-from musclekit.neural.adaptation.cycle import JointSchedule
 from musclekit.neural.adaptation.disentangled import DisentangledLearner, DisentangledLoss, structure_of
+from musclekit.neural.adaptation.stage_one import JointSchedule
 from tests.neural.adaptation.learners import CPU, DISCRIMINATOR, GENERATOR, SEGMENTER, one_batch
 
 PARTS = ("decoder", "source_texture", "target_texture", "segmenter")

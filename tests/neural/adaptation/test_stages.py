@@ -13,11 +13,12 @@ from musclekit.errors import CheckpointError, InputError
 from musclekit.image import Contrast
 from musclekit.labels import label_set
 from musclekit.neural.adaptation.contrastive import ContrastiveLoss
-from musclekit.neural.adaptation.cycle import JointLoss, JointSchedule
+from musclekit.neural.adaptation.cycle import JointLoss
 from musclekit.neural.adaptation.disentangled import DisentangledLoss
 from musclekit.neural.adaptation.plan import AdaptPlan, Part, Pseudo
 from musclekit.neural.adaptation.self_training import TuneSchedule
 from musclekit.neural.adaptation.slices import SourceSlices
+from musclekit.neural.adaptation.stage_one import JointSchedule
 from musclekit.neural.adaptation.stages import (
     BACKWARD,
     FORWARD,
