@@ -17,6 +17,7 @@ from musclekit.workflows.adapt_stages import (
     Parts,
     Run,
     Stage,
+    check_beginning,
     judge_target,
     learn_translation,
     parts_of,
@@ -115,6 +116,8 @@ def adapt_segmenter(
     InputError
         If plan, manifest or a scan cannot be used, a stage before the one asked for is not done, or the folder holds
         another run.
+    LeakError
+        If somebody who is learnt from, or whom the segmenter to start from learnt from, stands in the validation.
     TrainingError
         If a loss is no finite number; the last whole epoch is kept.
     OutputError
@@ -135,6 +138,7 @@ def adapt_segmenter(
     cases = open_cases(manifest, label_set_name)
     parts = parts_of(cases, what)
     run = Run(what, out, device, jobs, until, progress)
+    check_beginning(run, cases, parts)
     with noted_warnings() as notes:
         for name in (stage,) if stage is not None else STAGES:
             _do(run, name, cases, parts)

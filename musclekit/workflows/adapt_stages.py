@@ -26,9 +26,22 @@ if TYPE_CHECKING:
     from musclekit.neural.adaptation.slices import SourceSlices
 
 __all__ = [
-    "FOLDERS", "MADE_OF", "RANKING", "STAGES", "Parts", "Run", "Stage", "judge_target", "learn_translation", "parts_of",
-    "prepare_images", "read_judgement", "start_of", "tune_segmenter",
-]  # fmt: skip
+    "FOLDERS",
+    "MADE_OF",
+    "RANKING",
+    "STAGES",
+    "Parts",
+    "Run",
+    "Stage",
+    "check_beginning",
+    "judge_target",
+    "learn_translation",
+    "parts_of",
+    "prepare_images",
+    "read_judgement",
+    "start_of",
+    "tune_segmenter",
+]
 
 Stage = Literal["images", "joint", "judge", "tune"]
 STAGES: tuple[Stage, ...] = ("images", "joint", "judge", "tune")
@@ -158,6 +171,29 @@ def parts_of(cases: ManifestCases, plan: AdaptPlan) -> Parts:
     return Parts(*(tuple(rows[0].case_id for rows in part) for part in (labelled, targets, chosen_by)))
 
 
+def check_beginning(run: Run, cases: ManifestCases, parts: Parts) -> None:
+    """Refuse, before scans are opened, a segmenter to start from that does not fit the plan or knows who validates.
+
+    Raises
+    ------
+    CheckpointError
+        If it gives or sees something else than the plan says.
+    LeakError
+        If it learnt from somebody by whom an epoch is to be chosen.
+    """
+    from musclekit.neural.adaptation.stages import check_start
+    from musclekit.neural.cards import SegmenterCard
+    from musclekit.neural.checkpoint import read_card
+
+    if run.plan.start is None:
+        return
+    card = read_card(start_of(run), SegmenterCard)
+    check_start(run.plan, card)
+    known = sorted({cases.subjects[case_id] for case_id in parts.validation} & set(card.training_subjects))
+    if known:
+        raise LeakError(f"the segmenter to start from learnt from subject '{known[0]}', who is in the validation")
+
+
 def prepare_images(run: Run, cases: ManifestCases, parts: Parts) -> None:
     """Cut the images of all parts, unless that is done.
 
@@ -211,12 +247,9 @@ def prepare_images(run: Run, cases: ManifestCases, parts: Parts) -> None:
 
 def learn_translation(run: Run) -> None:
     """Learn translators and a segmenter together (stage 1), unless that is done or the plan starts elsewhere."""
-    from musclekit.neural.adaptation.stages import check_start, learn_jointly
-    from musclekit.neural.cards import SegmenterCard
-    from musclekit.neural.checkpoint import load_checkpoint
+    from musclekit.neural.adaptation.stages import learn_jointly
 
     if run.plan.start is not None:
-        check_start(run.plan, load_checkpoint(start_of(run), SegmenterCard)[1])
         return
     run.need("joint", "images")
     source, target = (read_images(run.folder("images"), name) for name in ("source", "target"))

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from musclekit import registry
-from musclekit.errors import FormatError, InputError, LeakError, ParameterError
+from musclekit.errors import CheckpointError, FormatError, InputError, LeakError, ParameterError
 from musclekit.image import Contrast, Image
 from musclekit.io import group_rows, load_case, read_manifest, write_manifest
 from musclekit.labels import label_set
@@ -131,6 +131,23 @@ def test_another_segmenter_may_be_what_stage_two_starts_from(cases: Path, tmp_pa
     assert first.segmenter is not None
     one, other = (read_card(path, SegmenterCard) for path in (first.segmenter, found.segmenter))
     assert one.weights_sha256 == other.weights_sha256
+
+
+def test_a_segmenter_that_cannot_be_started_from_is_refused_before_scans_are_opened(
+    cases: Path, tmp_path: Path
+) -> None:
+    adapt_segmenter(plan(tmp_path), cases, tmp_path / "first", jobs=1, until=1)
+    start = f'start = "{tmp_path / "first" / "joint" / "segmenter.pt"}"\n'
+    with pytest.raises(CheckpointError, match="the plan does not fit the segmenter to start from"):
+        adapt_segmenter(
+            plan(tmp_path, start, **{"levels = 3": "levels = 2"}), cases, tmp_path / "second", stage="judge"
+        )
+    rows = read_manifest(cases)
+    swapped = {"train": "validation", "validation": "train"}
+    write_manifest([replace(r, split=swapped[r.split]) if r.modality is Contrast.CT else r for r in rows], cases)  # type: ignore[index]
+    with pytest.raises(LeakError, match="the segmenter to start from learnt from subject"):
+        adapt_segmenter(plan(tmp_path, start + 'validation_split = "validation"\n'), cases, tmp_path / "second")
+    assert not (tmp_path / "second" / "images").exists()
 
 
 def test_what_goes_in_may_not_change_under_way(cases: Path, tmp_path: Path) -> None:

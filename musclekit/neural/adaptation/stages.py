@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +332,9 @@ def tune(
         people = (*before.training_subjects, *target.subjects)
         start = {"name": before.name, "weights_sha256": before.weights_sha256}
         card = segmenter_card(plan, learnt, people, target, validation, "tuned", start)
+        # By whom an epoch was chosen before must not be scored either.
+        chosen_by = _people((*before.validation_subjects, *card.validation_subjects))
+        card = replace(card, validation_subjects=chosen_by)
         save_checkpoint(out / NETWORK, learnt.best or learner.segmenter, card)
 
     return learn(

@@ -132,11 +132,13 @@ def test_stage_two_goes_on_from_stage_one_and_keeps_the_best(joint: Path, tmp_pa
     judged = judge(replace(PLAN, pseudo=Pseudo(clean=False)), network, TARGET, BODY, BODY)
     images = source(4, 9)
     validation = SourceSlices(images.images, images.classes, ("v",) * 4)
+    card = replace(card, validation_subjects=("w",))
     learnt = tune(PLAN, network, card, TARGET, judged.classes, judged.easy, tmp_path, validation=validation, threads=1)
     kept, after = load_checkpoint(tmp_path / NETWORK, SegmenterCard)
     assert after.start == {"name": card.name, "weights_sha256": card.weights_sha256}
     assert after.schedule["stage"] == "tuned"
-    assert after.validation_subjects == ("v",)
+    # Those by whom stage 1 was chosen must not be scored either.
+    assert after.validation_subjects == ("w", "v")
     assert set(card.training_subjects) <= set(after.training_subjects)
     scores = [row["validation_dice"] for row in learnt.rows]
     assert learnt.best_epoch == 1 + int(np.argmax(scores))
